@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Snapshot is everything the sources knew at one moment. All counters are absolutes since their own
+// beginning; the ledger subtracts. A nil slice or map means "this source is not there", an empty one
+// means "it is there and has nothing": the ledger shows the first as not observed, never as zero.
+type Snapshot struct {
+	At       time.Time         // wall clock with its monotonic reading
+	Wire     []WireSA          // from the wire programs' maps
+	Packets  *WireTotals       // classes, asides and losses of the wire programs
+	Stack    []StackSA         // from the stack programs' maps; nil: not attached
+	Unknown  []UnknownSPI      // dropped for want of an SA
+	SAD      []SADEntry        // the SAs that exist now; nil: not readable
+	Ended    []EndedSA         // SAs that ended since the last snapshot, with their last counters
+	XfrmStat map[string]uint64 // /proc/net/xfrm_stat by kernel counter name; nil: not readable
+	Residue  map[string]uint64 // xfrm counters that moved without a packet, by kernel counter name
+	Self     Self
+}
+
+// SAKey is an SA's identity on the wire (RFC 4301 section 4.1 and the vantage direction).
+type SAKey struct {
+	Dst       netip.Addr // unmapped: IPv4 is 4 bytes
+	SPI       SPI
+	Proto     Proto
+	Direction Direction
+}
+
+// WireSA is what the wire programs counted for one SA (struct sa_state and the sum of struct
+// sa_count). Sequence numbers are 64 bits: the epochs seen on the wire joined above the 32 bits, or
+// plain 32-bit numbers while the sequence has not wrapped.
+type WireSA struct {
+	Key              SAKey
+	Src              netip.Addr
+	Encap            Encap
+	SrcPort          uint16
+	DstPort          uint16
+	Ifindex          int
+	Created          time.Duration // CLOCK_MONOTONIC of the first packet
+	Packets          uint64
+	Bytes            uint64 // outer IP packets, headers included
+	FirstSeq         uint64
+	HighestSeq       uint64
+	Span             uint64 // numbers from first to highest, over all restarts
+	Unique           uint64 // distinct numbers seen
+	Duplicates       uint64
+	Late             uint64 // unique, but after a higher number
+	Stale            uint64 // outside the window: new or repeated, unknowable
+	Missing          uint64 // numbers in the span never seen
+	Pending          uint64 // part of Missing that is younger than the horizon
+	Restarts         uint64
+	Jumps            uint64
+	GapEvents        uint64
+	ExtentMax        uint64   // RFC 4737 reorder extent, packets
+	ExtentFloor      uint64   // late packets whose extent is a lower bound
+	ExtentHist       []uint64 // log2
+	DisplacementMax  uint64   // highest - seq of a late packet, numbers
+	DisplacementHist []uint64 // log2
+}
+
+// WireTotals are the wire programs' own counters, by the names of the enums in bpf/lib/abi.h in
+// lower case without prefix ("esp", "not_ipsec", …), per direction.
+type WireTotals struct {
+	Classes map[Direction]map[string]uint64
+	Asides  map[Direction]map[string]uint64
+}
+
+// StackSA is what the stack programs counted for one SA.
+type StackSA struct {
+	Key      SAKey
+	ReqID    uint32
+	IfID     uint32
+	Causes   map[Cause]uint64
+	LateMax  uint64   // largest distance below the window's top of a packet dropped as late or mis-epoch
+	LateHist []uint64 // log2
+}
+
+// UnknownSPI is an SPI for which packets arrived and no SA was found.
+type UnknownSPI struct {
+	Key     SAKey
+	Packets uint64
+}
+
+// SADEntry is one SA of the kernel's database, without a byte of key material.
+type SADEntry struct {
+	Key             SAKey // Direction: In, Out or Unknown where neither side is local
+	Src             netip.Addr
+	Mode            string // tunnel, transport, beet, iptfs
+	ReqID           uint32
+	IfID            uint32
+	MarkValue       uint32
+	MarkMask        uint32
+	Encap           Encap
+	EncapSrcPort    uint16
+	EncapDstPort    uint16
+	Algorithms      []Algorithm
+	ESN             bool
+	ReplayWindow    uint32 // 0: no replay protection
+	Seq             uint64 // highest authenticated number, ESN joined; 0 when ReplayWindow is 0
+	OSeq            uint64 // last number sent, ESN joined
+	Packets         uint64 // curlft.packets
+	Bytes           uint64 // curlft.bytes
+	ReplayLate      uint64 // stats.replay_window
+	ReplayDuplicate uint64 // stats.replay
+	IntegrityFailed uint64 // stats.integrity_failed
+	Added           time.Time
+	Lifetimes       Lifetimes
+	Offload         string // "", crypto, packet
+	OffloadIfindex  int
+	Flags           []string
+}
+
+// Algorithm names one algorithm of an SA; the key itself is never read, only its length.
+type Algorithm struct {
+	Kind    string // aead, encryption, authentication, compression
+	Name    string // the kernel's, e.g. rfc4106(gcm(aes))
+	KeyBits int    // including salt for AEAD, as configured
+	ICVBits int    // 0 where the algorithm has none
+}
+
+// Lifetimes are an SA's limits; 0 means unlimited.
+type Lifetimes struct {
+	SoftPackets, HardPackets uint64
+	SoftBytes, HardBytes     uint64
+	SoftAdd, HardAdd         time.Duration
+}
+
+// EndedSA is an SA that was deleted or expired during the run, as the kernel reported it at its end.
+type EndedSA struct {
+	Last SADEntry
+	At   time.Time
+	Why  EndReason
+}
+
+// EndReason says how an SA ended.
+type EndReason string
+
+// The ends an SA can come to.
+const (
+	EndDeleted  EndReason = "deleted"      // XFRM_MSG_DELSA
+	EndExpired  EndReason = "hard-expired" // XFRM_MSG_EXPIRE, hard
+	EndFlushed  EndReason = "flushed"      // XFRM_MSG_FLUSHSA
+	EndVanished EndReason = "vanished"     // missing from a dump, no message seen
+)
+
+// Self is xfrmscope's account of itself.
+type Self struct {
+	Lost            map[string]uint64  // enum lost, by name; events and packets that it could not account
+	Suppressed      uint64             // events withheld by the rate limit
+	EventsLost      uint64             // events lost: ring full
+	RecursionMisses uint64             // program runs the kernel skipped
+	Evicted         uint64             // idle SAs folded away to free their slots
+	NsPerRun        map[string]float64 // per program, where the kernel measures it
+	CPUPercent      float64
+}
+
+// Hook is one place in the kernel where xfrmscope looks, and what it costs not to.
+type Hook struct {
+	Name     string `json:"name"`
+	Attached bool   `json:"attached"`
+	Why      string `json:"why,omitempty"`   // how it is attached, or why it is not
+	Costs    string `json:"costs,omitempty"` // what is not observed without it
+}
