@@ -43,6 +43,7 @@ type WireSA struct {
 	Ifindex          int
 	Created          time.Duration // CLOCK_MONOTONIC of the first packet
 	Packets          uint64
+	PacketsBefore    uint64 // the same, read before the SAD was dumped: Packets was read after it
 	Bytes            uint64 // outer IP packets, headers included
 	FirstSeq         uint64
 	HighestSeq       uint64
