@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+KERNEL ?= 6.1
+GO ?= go
+GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X xfrmscope/internal/cli.version=$(VERSION)'
+
+export CGO_ENABLED := 0
+
+.PHONY: help build generate check-generated demo test test-unit test-vm bench lint fmt clean deps-build deps-vm deps-test deps-generate
+
+##@ Use
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## Build the static binary bin/xfrmscope
+	$(GO) build $(GOFLAGS_BUILD) -o bin/xfrmscope ./cmd/xfrmscope
+
+demo: build ## Raise a live faulty tunnel, diagnose it, show the report (installs what it needs, as root)
+	scripts/demo
+
+##@ Test
+test: build test-unit ## Everything: unit, BPF natively, real tunnels in a VM (installs what it needs, as root)
+	$(MAKE) test-vm KERNEL=$(KERNEL)
+	$(MAKE) smoke-vm KERNEL=6.12
+
+test-unit: deps-test lint-fast ## Unit tests and BPF programs natively through BPF_PROG_TEST_RUN
+	$(GO) test ./...
+
+test-vm: deps-vm build ## Boot a Debian kernel (KERNEL=5.10|6.1|6.12|6.18|7) and run every lab scenario in it
+	scripts/vm/test $(KERNEL)
+
+.PHONY: smoke-vm lint-fast
+smoke-vm: deps-vm build ## Boot KERNEL and load and attach every program in it
+	scripts/vm/test $(KERNEL) smoke
+
+bench: ## ns per packet of the wire program beside an empty one; reader; captures
+	$(GO) run ./internal/lab/wirebench
+
+##@ Develop
+generate: deps-generate ## Compile the kernel programs (clang-19) into internal/bpfobj
+	$(GO) generate ./internal/bpfobj
+
+check-generated: generate ## Fail when the committed objects are not what the sources give
+	git diff --exit-code -- internal/bpfobj
+	@test -z "$$(git ls-files --others --exclude-standard -- internal/bpfobj)" || { echo "internal/bpfobj has files that are not committed" >&2; exit 1; }
+
+lint-fast: ## gofmt and go vet
+	@test -z "$$(gofmt -l cmd internal)" || { echo "run make fmt: $$(gofmt -l cmd internal)" >&2; exit 1; }
+	$(GO) vet ./...
+
+lint: lint-fast deps-generate ## gofmt, vet, staticcheck, shellcheck, clang-format
+	$(GO) tool staticcheck ./...
+	shellcheck -x .ci/run scripts/deps scripts/demo scripts/vm/*
+	clang-format-19 --dry-run --Werror bpf/*.c bpf/lib/*.h
+
+fmt: deps-generate ## Format Go and C
+	gofmt -w cmd internal
+	clang-format-19 -i bpf/*.c bpf/lib/*.h
+
+clean: ## Remove what was built and downloaded
+	rm -rf bin .cache
+
+deps-test:
+	scripts/deps test
+deps-vm:
+	scripts/deps vm
+deps-generate:
+	scripts/deps generate

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cli is xfrmscope's command line: a file per command, each of them thin.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// The exit codes of every command.
+const (
+	ExitClean    = 0 // nothing found
+	ExitFindings = 1 // findings of severity warning or critical
+	ExitUsage    = 2 // the command line is wrong
+	ExitObserve  = 3 // cannot observe: privileges, kernel, interface, file
+)
+
+// version is stamped by the linker.
+var version = "unknown"
+
+// runError marks an error that came from doing the work, not from reading the command line.
+type runError struct{ err error }
+
+func (e *runError) Error() string { return e.err.Error() }
+func (e *runError) Unwrap() error { return e.err }
+
+// usageError marks an argument that no flag parser can judge.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// errFindings ends a command that did its work and found something: exit 1, nothing printed.
+var errFindings = errors.New("findings")
+
+// Main runs one command and returns its exit code. The first SIGINT or SIGTERM ends the observation
+// and still reports; a second one ends the program.
+func Main(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return exitCode(root.ExecuteContext(ctx), stderr)
+}
+
+// exitCode prints the error, if it has anything to say, and turns it into an exit code.
+func exitCode(err error, stderr io.Writer) int {
+	var run *runError
+	var usage *usageError
+	switch {
+	case err == nil:
+		return ExitClean
+	case errors.Is(err, errFindings):
+		return ExitFindings
+	case errors.As(err, &usage), !errors.As(err, &run):
+		fmt.Fprintf(stderr, "xfrmscope: %v\nRun 'xfrmscope help' for the commands and their flags.\n", err)
+		return ExitUsage
+	default:
+		fmt.Fprintf(stderr, "xfrmscope: %v\n", err)
+		return ExitObserve
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "xfrmscope",
+		Short: "Where the packets of an IPsec tunnel go",
+		Long: `xfrmscope tells the operator of a Linux IPsec gateway where the packets go: per security
+association, with evidence and the fix.
+
+Start with 'xfrmscope diagnose' on the gateway, or 'xfrmscope read FILE' on a capture.
+
+Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 cannot observe.`,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetVersionTemplate("xfrmscope {{.Version}}\n")
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(newDiagnose(), newRead(), newTrace(), newDoctor())
+	return root
+}
+
+// work wraps a command's function so that its errors are told from those of the flag parser.
+func work(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		err := f(cmd, args)
+		if err == nil || errors.Is(err, errFindings) {
+			return err
+		}
+		return &runError{err}
+	}
+}
