@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import "fmt"
+
+// causes says why xfrm dropped packets of this SA, from the best source there is.
+func (l *Ledger) causes(sa *SA, r row) {
+	switch {
+	case l.stackSeen:
+		sa.Xfrm, sa.XfrmFrom = map[Cause]int64{}, FromStack
+		if r.stack != nil {
+			for c, n := range r.stack.total() {
+				sa.Xfrm[c] += n
+			}
+			hist := make(counts, histBuckets)
+			for b, n := range r.stack.late.total() {
+				hist[min(b, histBuckets-1)] += n
+			}
+			sa.XfrmLateMax = maxDuring(r.stack.now.LateMax, r.stack.base.LateMax, hist)
+			if sa.XfrmLateMax > 0 {
+				sa.XfrmLate = hist
+			}
+		}
+	case sa.Own != nil && sa.Direction == In:
+		// Without hooks the SA's own three counters remain. They see neither state nor policy
+		// drops, and under ESN integrity_failed holds the mis-epochs too.
+		sa.Xfrm, sa.XfrmFrom = map[Cause]int64{}, FromSAD
+		for c, n := range map[Cause]int64{
+			ReplayLate: sa.Own.ReplayWindow, ReplayDuplicate: sa.Own.Replay, IntegrityFailed: sa.Own.IntegrityFailed,
+		} {
+			if n != 0 {
+				sa.Xfrm[c] = n
+			}
+		}
+		sa.note("the stack hooks are not attached: causes are the SA's own counters, which know no state, policy or format errors")
+	}
+	if r.unknown != 0 {
+		if sa.Xfrm == nil {
+			sa.Xfrm = map[Cause]int64{}
+		}
+		sa.Xfrm[NoState] += r.unknown
+	}
+}
+
+func (sa *SA) note(format string, args ...any) {
+	sa.Notes = append(sa.Notes, fmt.Sprintf(format, args...))
+}
+
+// inbound sorts what arrived into bins.
+func (l *Ledger) inbound(sa *SA, r row) *Inbound {
+	b := &Inbound{}
+	if w := sa.Wire; w != nil {
+		b.Unique, b.Duplicates, b.Stale = new(w.Unique), new(w.Duplicates), new(w.Stale)
+		b.Missing, b.Pending = new(w.Missing), new(w.Pending)
+		b.LostOnPath = new(w.Missing - w.Pending)
+		b.Sent = new(w.Unique + w.Missing)
+		b.Arrivals = new(w.Packets)
+		b.Unsorted = new(w.Packets - w.Unique - w.Duplicates - w.Stale)
+	} else {
+		l.noteUnwatched(sa)
+	}
+	if sa.Direction == Unknown {
+		if l.source.Kind == KindCapture {
+			sa.note("a capture shows the wire only: what the host did with the packets is not in it")
+		} else {
+			sa.note("neither address of this SA is this host's: what it did with the packets cannot be told")
+		}
+		return b
+	}
+	switch {
+	case !l.sadSeen:
+		sa.note("the SA database was not readable: packets cannot be followed past the wire")
+		return b
+	case r.sad == nil && len(sa.Xfrm) == 0:
+		sa.note("this host has no SA for these packets: they pass through")
+		return b
+	case r.sad == nil && len(sa.Xfrm) == 1 && sa.Xfrm[NoState] != 0:
+		b.Decapsulated = new(int64(0))
+	case r.sad == nil:
+		sa.note("this SA came and went between two looks at the SA database: what it decapsulated is unknown")
+		return b
+	case r.sad.unbased:
+		sa.note("the SA database became readable only after the start: what this SA had decapsulated until then is unknown")
+		return b
+	default:
+		b.Decapsulated = new(sa.Own.Packets)
+	}
+	if sa.Offload == "packet" {
+		sa.note("the hardware decrypts this SA whole: wire and hooks do not see its packets")
+	}
+
+	dropped, after := int64(0), int64(0)
+	for c, n := range sa.Xfrm {
+		switch {
+		case c.Outbound():
+		case c.AfterDecap():
+			after += n
+		default:
+			dropped += n
+		}
+	}
+	b.XfrmDropped = new(dropped)
+	if sa.XfrmFrom == FromStack {
+		b.PolicyDropped = new(after)
+		b.Delivered = new(*b.Decapsulated - after)
+		sa.note("no vantage point after decryption yet: delivered holds what the inner path dropped (inner_dropped)")
+	}
+	if b.Arrivals == nil {
+		return b
+	}
+	if *b.Arrivals == 0 && *b.Decapsulated > 0 {
+		sa.note("xfrm decapsulated packets that the wire programs never saw: another interface, or GRO took them before the hook")
+	}
+	explained := dropped + *b.Decapsulated
+	inFlight, unattributed := settle(r.wire, *b.Arrivals, explained)
+	b.InFlight, b.Unattributed = new(inFlight), new(unattributed)
+	return b
+}
+
+// outbound sorts what left into bins.
+func (l *Ledger) outbound(sa *SA, r row) *Outbound {
+	b := &Outbound{}
+	if sa.Wire != nil {
+		b.OnWire = new(sa.Wire.Packets)
+	} else {
+		l.noteUnwatched(sa)
+	}
+	if sa.XfrmFrom == FromStack {
+		dropped, numbered := int64(0), int64(0)
+		for c, n := range sa.Xfrm {
+			switch {
+			case !c.Outbound():
+			case c.AfterNumbering():
+				numbered += n
+			default:
+				dropped += n
+			}
+		}
+		b.XfrmOutDropped, b.EncryptFailed = new(dropped), new(numbered)
+	} else {
+		sa.note("the stack hooks are not attached: outbound drops are not observed")
+	}
+	switch {
+	case !l.sadSeen:
+		sa.note("the SA database was not readable: numbers assigned are unknown")
+		return b
+	case r.sad == nil:
+		sa.note("this host has no SA for these packets: they pass through")
+		return b
+	case r.sad.unbased:
+		sa.note("the SA database became readable only after the start: numbers assigned until then are unknown")
+		return b
+	case sa.Proto != ESP && sa.Proto != AH:
+		sa.note("%s carries no sequence numbers", sa.Proto)
+		return b
+	}
+	b.Encapsulated = new(sa.Own.OSeq)
+	if b.XfrmOutDropped != nil {
+		b.Offered = new(*b.Encapsulated + *b.XfrmOutDropped)
+	}
+	if b.OnWire == nil {
+		return b
+	}
+	failed := int64(0)
+	if b.EncryptFailed != nil {
+		failed = *b.EncryptFailed
+	}
+	// Seen from the numbers, the wire is what explains them, so both remainders change sign.
+	inFlight, unattributed := settle(r.wire, *b.OnWire, *b.Encapsulated-failed)
+	b.InFlight, b.Unattributed = new(-inFlight), new(-unattributed)
+	return b
+}
+
+func (l *Ledger) noteUnwatched(sa *SA) {
+	if !l.wireSeen {
+		sa.note("the wire programs are not attached: sent, lost and arrived are not observed")
+		return
+	}
+	sa.note("the wire programs account ESP only: sent, lost and arrived are not observed for %s", sa.Proto)
+}
+
+// settle holds what the wire counted against what the kernel explains. The SAD was dumped between two
+// readings of the wire, so the number on the wire at that moment lies in an interval, at the start of
+// the run as at its end. Inside it the difference is packets under way; the distance to its nearer
+// end is unattributed: positive where packets vanished, negative where more came out than went in.
+func settle(w *wireSA, wire, explained int64) (inFlight, unattributed int64) {
+	lo, hi := wire, wire
+	if w != nil {
+		lo -= w.skewEnd + skew(w.now)
+		hi += w.skewStart
+	}
+	nearest := min(max(explained, lo), hi)
+	return wire - nearest, nearest - explained
+}

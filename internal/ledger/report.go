@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Schema names the version of the JSON that a Report becomes. Fields may be added, never renamed.
+const Schema = "xfrmscope/1"
+
+// Report is the ledger at one moment: what happened to each SA's packets since the first snapshot.
+// A nil pointer or map means "no vantage point observes this"; zero means "observed, and none".
+type Report struct {
+	Schema      string       `json:"schema"`
+	Source      Source       `json:"source"`
+	SAs         []SA         `json:"sas"`
+	UnknownSPIs []Stranger   `json:"unknown_spis"` // null: not observed
+	Kernel      Kernel       `json:"kernel"`
+	Packets     *PacketStats `json:"packets"` // null: no wire programs
+	Hooks       []Hook       `json:"hooks"`
+	Self        SelfReport   `json:"self"`
+	Notes       []string     `json:"notes,omitempty"`
+}
+
+// Kinds of source.
+const (
+	KindLive      = "live"
+	KindCapture   = "capture"
+	KindRecording = "recording"
+)
+
+// Source says where the figures come from. New takes it without Start and Duration, which the
+// snapshots give; a capture's own times, when set, win over those of its snapshots.
+type Source struct {
+	Kind      string    `json:"kind"`
+	Name      string    `json:"name,omitempty"`
+	Kernel    string    `json:"kernel,omitempty"`
+	Netns     string    `json:"netns,omitempty"`
+	Start     time.Time `json:"start"`
+	DurationS float64   `json:"duration_s"`
+}
+
+// State says what the kernel's SA database knows of an SA.
+type State string
+
+// The states of an SA in a report.
+const (
+	Alive      State = "alive"      // in the SAD at the last snapshot
+	Gone       State = "ended"      // was in the SAD during the run
+	Absent     State = "absent"     // on the wire, never in the SAD
+	NotCovered State = "unobserved" // no SAD to look at
+)
+
+// SA is one security association, as every source together knows it.
+type SA struct {
+	SPI          SPI        `json:"spi"`
+	Dst          netip.Addr `json:"dst"`
+	Src          netip.Addr `json:"src"`
+	Proto        Proto      `json:"proto"`
+	Direction    Direction  `json:"direction"`
+	Encap        Encap      `json:"encap"`
+	SrcPort      uint16     `json:"src_port,omitempty"` // UDP encapsulation
+	DstPort      uint16     `json:"dst_port,omitempty"`
+	Ifindex      int        `json:"ifindex,omitempty"` // interface where the wire programs first saw it
+	Mode         string     `json:"mode,omitempty"`
+	ReqID        uint32     `json:"reqid,omitempty"`
+	IfID         uint32     `json:"if_id,omitempty"`
+	Mark         string     `json:"mark,omitempty"`          // value/mask
+	ReplayWindow *uint32    `json:"replay_window,omitempty"` // absent: the SAD does not know
+	ESN          *bool      `json:"esn,omitempty"`
+	Algorithms   []string   `json:"algorithms,omitempty"`
+	Offload      string     `json:"offload,omitempty"`
+	State        State      `json:"state"`
+	Added        *time.Time `json:"added,omitempty"`
+	AddedDuring  bool       `json:"added_during_run,omitempty"`
+	Endings      []Ending   `json:"endings,omitempty"` // oldest first; more than one if the key was used again
+
+	Wire        *Wire           `json:"wire"`      // null: not watched on the wire
+	Xfrm        map[Cause]int64 `json:"xfrm"`      // null: not observed; causes that did not occur are left out
+	XfrmFrom    string          `json:"xfrm_from"` // FromStack, FromSAD or ""
+	XfrmLateMax int64           `json:"xfrm_late_max,omitempty"`
+	XfrmLate    []int64         `json:"xfrm_late_histogram,omitempty"`
+	Own         *Own            `json:"own"` // null: not in the SAD, or not from the start
+	Ledger      Bins            `json:"ledger"`
+	Notes       []string        `json:"notes,omitempty"`
+}
+
+// Who told the causes of an SA's drops.
+const (
+	FromStack = "stack" // the hooks in the kernel, a cause for each packet
+	FromSAD   = "sad"   // the SA's own three counters, for want of hooks
+)
+
+// Ending is how and when an SA went.
+type Ending struct {
+	At  time.Time `json:"at"`
+	Why EndReason `json:"why"`
+}
+
+// Wire is what happened on the wire during the run. The histograms are log2: bucket b counts
+// 2^b <= value < 2^(b+1), the last one is open.
+type Wire struct {
+	Packets               int64   `json:"packets"`
+	Bytes                 int64   `json:"bytes"`
+	FirstSeq              uint64  `json:"first_seq"`
+	HighestSeq            uint64  `json:"highest_seq"`
+	Unique                int64   `json:"unique"`
+	Duplicates            int64   `json:"duplicates"`
+	Late                  int64   `json:"late"`
+	Stale                 int64   `json:"stale"`
+	Missing               int64   `json:"missing"`
+	Pending               int64   `json:"pending"`
+	ReorderExtentMax      int64   `json:"reorder_extent_max"`
+	ReorderExtentFloor    int64   `json:"reorder_extent_floor"` // late packets whose extent is a lower bound
+	ReorderHistogram      []int64 `json:"reorder_histogram"`
+	DisplacementMax       int64   `json:"displacement_max"`
+	DisplacementHistogram []int64 `json:"displacement_histogram"`
+	Restarts              int64   `json:"restarts"`
+	Jumps                 int64   `json:"jumps"`
+	GapEvents             int64   `json:"gap_events"`
+}
+
+// Own is what the SA's own counters in the SAD moved by, under the kernel's names.
+type Own struct {
+	Packets         int64 `json:"packets"` // curlft.packets
+	Bytes           int64 `json:"bytes"`
+	OSeq            int64 `json:"oseq"` // sequence numbers assigned
+	ReplayWindow    int64 `json:"replay_window"`
+	Replay          int64 `json:"replay"`
+	IntegrityFailed int64 `json:"integrity_failed"`
+}
+
+// Stranger is an SPI for which packets were dropped and no SA existed at any time during the run.
+type Stranger struct {
+	SPI       SPI        `json:"spi"`
+	Dst       netip.Addr `json:"dst"`
+	Src       netip.Addr `json:"src"` // from the wire, when it was seen there
+	Proto     Proto      `json:"proto"`
+	Direction Direction  `json:"direction"`
+	Packets   int64      `json:"packets"`
+}
+
+// Kernel holds the kernel's own totals against the ledger's.
+type Kernel struct {
+	XfrmStat      map[string]int64 `json:"xfrm_stat"`  // counters that moved; null: not readable
+	Residue       map[string]int64 `json:"residue"`    // part of it that moved without a packet
+	WithoutSA     map[Cause]int64  `json:"without_sa"` // drops that belong to no SA
+	Reconciled    *bool            `json:"reconciled"` // null: there was nothing to hold it against
+	Disagreements []string         `json:"disagreements"`
+}
+
+// PacketStats counts the wire programs' classes and asides by direction.
+type PacketStats struct {
+	Classes map[Direction]map[string]int64 `json:"classes"`
+	Asides  map[Direction]map[string]int64 `json:"asides"`
+}
+
+// SelfReport is what xfrmscope lost, withheld and cost during the run.
+type SelfReport struct {
+	EventsLost       int64              `json:"events_lost"`
+	EventsSuppressed int64              `json:"events_suppressed"`
+	TableFull        int64              `json:"table_full"`
+	RecursionMisses  int64              `json:"recursion_misses"`
+	Evicted          int64              `json:"evicted"`
+	Lost             map[string]int64   `json:"lost"` // every cause by name, those above included
+	NsPerRun         map[string]float64 `json:"bpf_ns_per_run"`
+	CPUPercent       float64            `json:"cpu_percent"`
+}

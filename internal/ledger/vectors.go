@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+// Indices of a WireSA's counters. The histograms follow, extents first.
+const (
+	wirePackets = iota
+	wireBytes
+	wireSpan
+	wireUnique
+	wireDuplicates
+	wireLate
+	wireStale
+	wireMissing
+	wirePending
+	wireRestarts
+	wireJumps
+	wireGapEvents
+	wireExtentFloor
+	wireFixed
+)
+
+// histBuckets is HIST_BUCKETS of bpf/lib/abi.h; a source with more or fewer is cut or filled.
+const histBuckets = 16
+
+func wireCounts(w WireSA) counts {
+	c := make(counts, wireFixed+2*histBuckets)
+	for i, v := range [wireFixed]uint64{
+		wirePackets:     w.Packets,
+		wireBytes:       w.Bytes,
+		wireSpan:        w.Span,
+		wireUnique:      w.Unique,
+		wireDuplicates:  w.Duplicates,
+		wireLate:        w.Late,
+		wireStale:       w.Stale,
+		wireMissing:     w.Missing,
+		wirePending:     w.Pending,
+		wireRestarts:    w.Restarts,
+		wireJumps:       w.Jumps,
+		wireGapEvents:   w.GapEvents,
+		wireExtentFloor: w.ExtentFloor,
+	} {
+		c[i] = int64(v)
+	}
+	fold(c[wireFixed:wireFixed+histBuckets], w.ExtentHist)
+	fold(c[wireFixed+histBuckets:], w.DisplacementHist)
+	return c
+}
+
+// fold copies a histogram into one of histBuckets buckets, the last of which is open.
+func fold(into counts, hist []uint64) {
+	for b, n := range hist {
+		into[min(b, histBuckets-1)] += int64(n)
+	}
+}
+
+func (c counts) extents() counts       { return c[wireFixed : wireFixed+histBuckets] }
+func (c counts) displacements() counts { return c[wireFixed+histBuckets:] }
+
+// Indices of a SADEntry's counters.
+const (
+	sadPackets = iota
+	sadBytes
+	sadOSeq
+	sadReplayLate
+	sadReplayDuplicate
+	sadIntegrityFailed
+)
+
+func sadCounts(e SADEntry) counts {
+	return counts{
+		sadPackets:         int64(e.Packets),
+		sadBytes:           int64(e.Bytes),
+		sadOSeq:            int64(e.OSeq),
+		sadReplayLate:      int64(e.ReplayLate),
+		sadReplayDuplicate: int64(e.ReplayDuplicate),
+		sadIntegrityFailed: int64(e.IntegrityFailed),
+	}
+}
+
+// maxDuring bounds a maximum to the run: a source's maximum is over its whole life. Where it grew
+// since the baseline it belongs to the run; where it did not, the histogram's highest bucket that
+// moved bounds it.
+func maxDuring(now, base uint64, hist counts) int64 {
+	top := -1
+	for b, n := range hist {
+		if n > 0 {
+			top = b
+		}
+	}
+	switch {
+	case top < 0:
+		return 0
+	case now > base || top == len(hist)-1:
+		return int64(now)
+	}
+	return min(int64(now), int64(1)<<(top+1)-1)
+}
