@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package xfrm
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// XfrmStat reads the xfrm counters of the calling thread's network namespace, by the kernel's names;
+// procRoot is normally /proc. Names that this program does not know are in the map as well. From Linux
+// 6.11 on each reading walks all SAs (xfrm_state_update_stats), so do not read it every second on a
+// gateway with many.
+func XfrmStat(procRoot string) (map[string]uint64, error) {
+	// /proc/net is the process's, which is its main thread's: another thread may be elsewhere.
+	path := filepath.Join(procRoot, "thread-self", "net", "xfrm_stat")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("read xfrm counters: %w: this kernel is built without CONFIG_XFRM_STATISTICS, or %s is not mounted", err, procRoot)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read xfrm counters: %w", err)
+	}
+	stat, err := parseStat(b)
+	if err != nil {
+		return nil, fmt.Errorf("read xfrm counters: parse %s: %w", path, err)
+	}
+	return stat, nil
+}
+
+func parseStat(b []byte) (map[string]uint64, error) {
+	stat := map[string]uint64{}
+	lines := bufio.NewScanner(bytes.NewReader(b))
+	for n := 1; lines.Scan(); n++ {
+		fields := strings.Fields(lines.Text())
+		if len(fields) != 2 {
+			return nil, fmt.Errorf("line %d has %d fields, not a name and a number", n, len(fields))
+		}
+		v, err := strconv.ParseUint(fields[1], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		if _, twice := stat[fields[0]]; twice {
+			return nil, fmt.Errorf("line %d: %s for the second time", n, fields[0])
+		}
+		stat[fields[0]] = v
+	}
+	if err := lines.Err(); err != nil {
+		return nil, err
+	}
+	return stat, nil
+}
+
+// Sysctls reads the settings under net/core/xfrm_* of the calling thread's network namespace.
+func Sysctls(procRoot string) (map[string]uint64, error) {
+	paths, err := filepath.Glob(filepath.Join(procRoot, "sys", "net", "core", "xfrm_*"))
+	if err != nil {
+		return nil, fmt.Errorf("read xfrm sysctls: %w", err)
+	}
+	out := map[string]uint64{}
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("read xfrm sysctls: %w", err)
+		}
+		v, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("read xfrm sysctls: parse %s: %w", path, err)
+		}
+		out["net.core."+filepath.Base(path)] = v
+	}
+	return out, nil
+}
+
+// XfrmStat reads the xfrm counters of the client's network namespace.
+func (c *Client) XfrmStat() (stat map[string]uint64, err error) {
+	err = c.inside(func() error {
+		stat, err = XfrmStat("/proc")
+		return err
+	})
+	return stat, err
+}
+
+// Sysctls reads the xfrm sysctls of the client's network namespace.
+func (c *Client) Sysctls() (out map[string]uint64, err error) {
+	err = c.inside(func() error {
+		out, err = Sysctls("/proc")
+		return err
+	})
+	return out, err
+}
+
+// inside runs fn on a thread that is in the client's network namespace. The thread is not used again
+// for anything else unless it went back.
+func (c *Client) inside(fn func() error) error {
+	if c.netns == 0 {
+		return fn()
+	}
+	done := make(chan error, 1)
+	go func() {
+		// Without the matching unlock the runtime ends the thread with the goroutine, so no other
+		// goroutine can find itself in the wrong namespace.
+		runtime.LockOSThread()
+		if err := unix.Setns(c.netns, unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("enter network namespace: %w", explain(err))
+			return
+		}
+		done <- fn()
+	}()
+	return <-done
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package xfrm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"xfrmscope/internal/ledger"
+)
+
+// queueLimit bounds the announcements kept between two snapshots.
+const queueLimit = 1 << 16
+
+// A snapshot waits for the announcement of an SA that the dump no longer had: the kernel takes an SA
+// out of its tables a moment before it says so (xfrm_state_delete, km_state_notify). Each wait is twice
+// the one before. SAs that a migration or a vanished device took away are never announced.
+const (
+	settleFirst = 10 * time.Millisecond
+	settleLast  = 160 * time.Millisecond
+)
+
+// ident is what the kernel tells SAs apart by (xfrm_state_lookup).
+type ident struct {
+	dst       netip.Addr
+	spi       ledger.SPI
+	proto     uint8
+	markValue uint32
+	markMask  uint32
+}
+
+func (sa *SA) ident() ident {
+	return ident{sa.Key.Dst, sa.Key.SPI, sa.proto, sa.MarkValue, sa.MarkMask}
+}
+
+// Tracker joins dumps and announcements, so that no SA that ended between two snapshots is missed and
+// its last counters are known. Snapshot is for one caller at a time.
+type Tracker struct {
+	client *Client
+	socket conn
+	stop   context.CancelFunc
+	known  map[ident]*SA
+
+	mu     sync.Mutex
+	queue  []Event
+	lost   uint64
+	passed chan uint32 // sequence numbers of barriers that came back
+	ended  chan struct{}
+	err    error // why receiving ended
+}
+
+// OpenTracker subscribes first and then reads the SAD, in the network namespace of the client, which
+// the caller keeps and closes after the tracker.
+func OpenTracker(ctx context.Context, client *Client) (*Tracker, error) {
+	s, err := client.subscribe()
+	if err != nil {
+		return nil, fmt.Errorf("track SAs: %w", err)
+	}
+	receiving, stop := context.WithCancel(context.Background())
+	t := &Tracker{
+		client: client, socket: s, stop: stop, known: map[ident]*SA{},
+		passed: make(chan uint32, 1), ended: make(chan struct{}),
+	}
+	go func() {
+		defer close(t.ended)
+		t.err = monitor(receiving, s, t.enqueue)
+	}()
+	sas, err := client.Dump(ctx)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("track SAs: %w", err), t.Close())
+	}
+	for i := range sas {
+		t.known[sas[i].ident()] = &sas[i]
+	}
+	return t, nil
+}
+
+// Close ends the subscription.
+func (t *Tracker) Close() error {
+	t.stop()
+	<-t.ended
+	return errors.Join(t.err, t.socket.Close())
+}
+
+// Lost counts how often announcements were lost. SAs that ended meanwhile are reported as vanished,
+// with the counters of the last snapshot; SAs that came and went between two snapshots are not
+// reported.
+func (t *Tracker) Lost() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lost
+}
+
+// enqueue is called by the receiving goroutine.
+func (t *Tracker) enqueue(ev Event) {
+	switch ev.Kind {
+	case barrier:
+		select {
+		case t.passed <- ev.seq:
+		default: // an old one that nobody waits for any more fills the channel
+			select {
+			case <-t.passed:
+			default:
+			}
+			t.passed <- ev.seq
+		}
+	case MessagesLost:
+		t.mu.Lock()
+		t.lost++
+		t.mu.Unlock()
+	case SAAdded, SAUpdated, SADeleted, SAHardExpired, SAsFlushed:
+		t.mu.Lock()
+		if len(t.queue) < queueLimit {
+			t.queue = append(t.queue, ev)
+		} else {
+			t.lost++
+		}
+		t.mu.Unlock()
+	}
+}
+
+// await returns what was announced up to now. It asks a question on the very socket on which the
+// announcements arrive: they are in order, so with the answer all earlier ones are there.
+func (t *Tracker) await(ctx context.Context) ([]Event, error) {
+	sent, err := t.socket.Send(sadInfoRequest())
+	if err != nil {
+		return nil, fmt.Errorf("ask for a sign: %w", explain(err))
+	}
+	for {
+		lost := t.Lost()
+		select {
+		case seq := <-t.passed:
+			if seq != sent.Header.Sequence {
+				continue
+			}
+		case <-t.ended:
+			return nil, fmt.Errorf("subscription ended: %w", t.err)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Second):
+			// The answer itself may have been lost when the buffer overflowed.
+			if t.Lost() == lost {
+				return nil, errors.New("the kernel did not answer within a second")
+			}
+		}
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		events := t.queue
+		t.queue = nil
+		return events, nil
+	}
+}
+
+// Snapshot reads the SAs that exist and those that ended since the last snapshot, or since
+// OpenTracker.
+func (t *Tracker) Snapshot(ctx context.Context) (sad []ledger.SADEntry, ended []ledger.EndedSA, err error) {
+	dumped, err := t.client.Dump(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("snapshot of SAs: %w", err)
+	}
+	events, err := t.await(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("snapshot of SAs: %w", err)
+	}
+	m := merge(t.known, dumped)
+	m.apply(events)
+	for wait := settleFirst; wait <= settleLast && len(m.missing()) > 0; wait *= 2 {
+		select {
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		case <-time.After(wait):
+		}
+		if events, err = t.await(ctx); err != nil {
+			return nil, nil, fmt.Errorf("snapshot of SAs: %w", err)
+		}
+		m.apply(events)
+	}
+	m.vanish(time.Now())
+	if err := t.client.orientEnded(ctx, m); err != nil {
+		return nil, nil, fmt.Errorf("snapshot of SAs: %w", err)
+	}
+	t.known = m.alive
+	return m.entries(), m.ended(), nil
+}
