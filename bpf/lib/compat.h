@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* One accessor for each fact that kernels keep in different places. */
+#ifndef XFRMSCOPE_COMPAT_H
+#define XFRMSCOPE_COMPAT_H
+
+#include "xfrm.h"
+
+/* SKB_DST_PTRMASK: the lowest bit of _skb_refdst says "not counted" (include/linux/skbuff.h). */
+#define SKB_DST_NOREF 1UL
+
+/*
+ * The last SA that processed a received packet: skb->extensions holds the sec_path at the offset
+ * that belongs to SKB_EXT_SEC_PATH, whose value depends on the kernel's configuration.
+ */
+static __always_inline struct xfrm_state *sa_received(struct sk_buff *skb)
+{
+	struct xfrm_state *x = NULL;
+	struct skb_ext *ext;
+	__u8 active, offset = 0, len = 0;
+	void *path;
+	__u32 id;
+
+	id = bpf_core_enum_value(enum skb_ext_id, SKB_EXT_SEC_PATH);
+	active = BPF_CORE_READ(skb, active_extensions);
+	if (!(active & (1U << (id & 7))))
+		return NULL;
+	ext = BPF_CORE_READ(skb, extensions);
+	if (!ext)
+		return NULL;
+	/* __skb_ext_set() counts offsets in units of 8 bytes from the extension block's start. */
+	bpf_probe_read_kernel(&offset, sizeof(offset),
+			      (void *)ext + bpf_core_field_offset(struct skb_ext, offset) + id);
+	path = (void *)ext + ((__u32)offset << 3);
+	/*
+	 * At most XFRM_MAX_DEPTH = 6, so the lowest byte tells all, whether the kernel has an int
+	 * there or, of 7.3, a byte. Both targets are little-endian.
+	 */
+	bpf_probe_read_kernel(&len, sizeof(len),
+			      path + bpf_core_field_offset(struct sec_path, len));
+	if (!len || len > 6)
+		return NULL;
+	bpf_probe_read_kernel(&x, sizeof(x),
+			      path + bpf_core_field_offset(struct sec_path, xvec) +
+				      sizeof(x) * ((len - 1) & 7));
+	return x;
+}
+
+static __always_inline struct dst_entry *skb_route(struct sk_buff *skb)
+{
+	return (struct dst_entry *)(BPF_CORE_READ(skb, _skb_refdst) & ~SKB_DST_NOREF);
+}
+
+/* The SA that a packet to be sent is at: that of its bundle's current step. */
+static __always_inline struct xfrm_state *sa_sending(struct sk_buff *skb)
+{
+	struct dst_entry *dst = skb_route(skb);
+
+	return dst ? BPF_CORE_READ(dst, xfrm) : NULL;
+}
+
+static __always_inline struct net *skb_netns(struct sk_buff *skb)
+{
+	struct net_device *dev = BPF_CORE_READ(skb, dev);
+	struct dst_entry *dst;
+
+	if (!dev) {
+		dst = skb_route(skb);
+		if (!dst)
+			return NULL;
+		dev = BPF_CORE_READ(dst, dev);
+		if (!dev)
+			return NULL;
+	}
+	return BPF_CORE_READ(dev, nd_net.net);
+}
+
+/* The 32-bit halves that xfrm_input() keeps of the packet it works on, in host order. */
+static __always_inline __u64 cb_input_esn(struct sk_buff *skb)
+{
+	__u32 half[2] = {};
+
+	bpf_probe_read_kernel(half, sizeof(half),
+			      (void *)skb + bpf_core_field_offset(struct sk_buff, cb) +
+				      bpf_core_field_offset(struct xfrm_skb_cb, seq));
+	return (__u64)bpf_ntohl(half[1]) << 32 | bpf_ntohl(half[0]);
+}
+
+/*
+ * An SA's replay state in one form. There are three in the kernel: 32 numbers in x->replay, more in
+ * x->replay_esn, and with XFRM_STATE_ESN 64-bit numbers there (xfrm_init_replay(); up to 5.13 the
+ * same three behind x->repl).
+ */
+struct replay {
+	__u32 window;
+	__u32 seq;
+	__u32 seq_hi;
+	__u32 oseq;
+	__u32 oseq_hi;
+	__u8 esn;
+};
+
+static __always_inline void read_replay(struct xfrm_state *x, struct replay *r)
+{
+	struct xfrm_replay_state_esn *esn = BPF_CORE_READ(x, replay_esn);
+
+	__builtin_memset(r, 0, sizeof(*r));
+	if (!esn) {
+		r->window = BPF_CORE_READ(x, props.replay_window);
+		/* xfrm_replay_check_legacy(): the bitmap has 32 bits, whatever the SA asks for. */
+		if (r->window > 32)
+			r->window = 32;
+		r->seq = BPF_CORE_READ(x, replay.seq);
+		r->oseq = BPF_CORE_READ(x, replay.oseq);
+		return;
+	}
+	r->window = BPF_CORE_READ(esn, replay_window);
+	r->seq = BPF_CORE_READ(esn, seq);
+	r->oseq = BPF_CORE_READ(esn, oseq);
+	if (!(BPF_CORE_READ(x, props.flags) & XFRM_STATE_ESN))
+		return;
+	r->esn = 1;
+	r->seq_hi = BPF_CORE_READ(esn, seq_hi);
+	r->oseq_hi = BPF_CORE_READ(esn, oseq_hi);
+}
+
+static __always_inline __u64 join(__u32 hi, __u32 low)
+{
+	return (__u64)hi << 32 | low;
+}
+
+/* Addresses to the form of abi.h: 16 bytes, IPv4 mapped. `from` is 4 or 16 bytes of kernel memory. */
+static __always_inline void read_address(__u8 to[16], const void *from, __u8 family)
+{
+	__builtin_memset(to, 0, 16);
+	if (family == 6) {
+		bpf_probe_read_kernel(to, 16, from);
+		return;
+	}
+	to[10] = 0xff;
+	to[11] = 0xff;
+	bpf_probe_read_kernel(to + 12, 4, from);
+}
+
+#endif

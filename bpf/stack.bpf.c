@@ -1,0 +1,428 @@
+//go:build ignore
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * In the stack: which packets xfrm drops, why, and whose they are. All hooks lie on error paths, so
+ * that nothing runs while nothing is wrong.
+ *
+ *   kfree_skb                 raw_tp: names the counter that moved for the packet being freed
+ *   audit_replay              fentry on xfrm_audit_state_replay: duplicate or late, by the SA's window
+ *   audit_icvfail             ... _icvfail: integrity failure or ESN mis-epoch
+ *   audit_notfound            ... _notfound: SPI and number of a packet without an SA
+ *   audit_notfound_simple     ... _notfound_simple: IPv6 destination options and routing headers
+ *   audit_replay_overflow     ... _replay_overflow: an outbound SA has used up its numbers
+ *   audit_*_kprobe            the same five as kprobes
+ *   pick_netns, shadow_sync   run by the loader through BPF_PROG_TEST_RUN, attached to nothing
+ *
+ * For the loader
+ * --------------
+ * 1. Choose. Of each audit hook keep the fentry program, or its twin `NAME_kprobe` where fentry does
+ *    not load, or neither where the kernel lacks the function (no CONFIG_AUDITSYSCALL); delete the
+ *    others from the spec. The attach target stands in the section name. kfree_skb, pick_netns and
+ *    shadow_sync load on every kernel with BTF; keep all three or none.
+ * 2. Set, in .rodata (internal/kernel has the facts):
+ *      cfg_sites               site table, sorted by start, unused entries all ones
+ *      cfg_filter_locations    1 if that table could be made, 0 if the symbols are not readable
+ *      cfg_has_reason          1 if the kernel has `enum skb_drop_reason`
+ *      cfg_reason_xfrm_policy  SKB_DROP_REASON_XFRM_POLICY by name, 0 if there is none
+ *      cfg_have_kfree          1 if kfree_skb will be attached
+ *      cfg_have_audit          1 if audit_replay and audit_icvfail or their twins will be
+ *      cfg_mib_slots           __LINUX_MIB_XFRMMAX by name
+ *      cfg_cause_of_mib        enum cause by LINUX_MIB_XFRM* number
+ *      cfg_events_per_sec      events per second, CPU and cause
+ *    Replace `events` and `lost_counts` by the wire object's maps.
+ * 3. Load. From a thread inside the network namespace to observe run pick_netns once, with no flags
+ *    and no CPU given (it reads its own task's namespace); it returns 1 when it has found one. Keep
+ *    a file descriptor of the namespace open as long as programs are attached, so that it stays.
+ * 4. Attach everything. Nothing is counted on a CPU before it is primed.
+ * 5. Prime: run shadow_sync with BPF_F_TEST_RUN_ON_CPU on every online CPU. It returns 0 (done) or
+ *    SYNC_BUSY (it interrupted kfree_skb on that CPU; run it again) or SYNC_NO_NETNS. A CPU that
+ *    comes online later is primed by its first shadow_sync.
+ * 6. With each snapshot run shadow_sync on every online CPU again, then read residue_counts. A unit
+ *    becomes residue at the second shadow_sync that finds it unclaimed, so before a final reading
+ *    run it twice, some 10 ms apart.
+ *
+ * Packets of CAUSE_NO_STATE are in unknown_spis, all others in stack_counts. A packet that belongs
+ * to no SA (plaintext that a policy refuses, an outbound look-up that fails) is counted there under
+ * SPI 0, protocol 0 and address ::. For each counter: sum of causes + unknown_spis + residue = its
+ * movement since priming, the losses in lost_counts aside.
+ */
+#include "kernel.h"
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_core_read.h>
+
+#include "abi.h"
+#include "xfrm.h"
+
+#include <bpf/bpf_tracing.h>
+
+#include "stack_maps.h"
+#include "compat.h"
+#include "stack_delta.h"
+#include "stack_judge.h"
+#include "stack_count.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Only the running task's own namespace is read: the program must run in the loader's thread. */
+SEC("raw_tp")
+int pick_netns(void *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	target_net = BPF_CORE_READ(task, nsproxy, net_ns);
+	return target_net != NULL;
+}
+
+enum sync {
+	SYNC_DONE,
+	SYNC_BUSY,
+	SYNC_NO_NETNS,
+};
+
+static __always_inline void prime(struct shadow *s)
+{
+	__u32 cause, class;
+
+	for (int i = 1; i < MIB_SLOTS; i++) {
+		cause = cfg_cause_of_mib[i];
+		class = cause < CAUSE_MAX ? class_of_cause[cause] : MIB_NONE;
+		s->masks[class & 15] |= 1ULL << i;
+		s->counted[i] = s->now[i];
+		s->looked[i] = s->now[i];
+		s->synced[i] = s->now[i];
+	}
+	barrier();
+	s->primed = 1;
+}
+
+/*
+ * Runs on the CPU whose record it keeps, in interrupt context. What the last run already found
+ * unclaimed becomes residue; what moved since may belong to a packet that is about to be freed.
+ */
+SEC("raw_tp")
+int shadow_sync(void *ctx)
+{
+	struct shadow *s = my_shadow();
+	__u64 *residue;
+	__s64 unclaimed;
+	__u32 slot;
+
+	if (!s || s->busy)
+		return SYNC_BUSY;
+	if (!s->primed) {
+		s->base = counters_base(s);
+		if (!s->base)
+			return SYNC_NO_NETNS;
+		read_counters(s);
+		prime(s);
+		return SYNC_DONE;
+	}
+	read_counters(s);
+	for (int i = 1; i < MIB_SLOTS; i++) {
+		slot = i;
+		unclaimed = s->synced[i] - s->counted[i];
+		s->synced[i] = s->now[i];
+		if (unclaimed <= 0)
+			continue;
+		s->counted[i] += unclaimed;
+		residue = bpf_map_lookup_elem(&residue_counts, &slot);
+		if (residue)
+			*residue += unclaimed;
+	}
+	return SYNC_DONE;
+}
+
+/* The namespace whose counters moved: the SA's own on output, the device's otherwise. */
+static __always_inline bool is_target(struct sk_buff *skb)
+{
+	struct xfrm_state *x;
+
+	if (skb_netns(skb) == target_net)
+		return true;
+	x = sa_sending(skb);
+	return x && BPF_CORE_READ(x, xs_net.net) == target_net;
+}
+
+static __always_inline void forget(struct drop *d)
+{
+	__builtin_memset(d, 0, sizeof(*d));
+}
+
+/* Who the packet belongs to when no audit hook has said so, and what its number tells. */
+static __always_inline void identify(struct drop *d, struct sk_buff *skb, __u32 cause, __u32 class)
+{
+	struct xfrm_state *x;
+	__u32 spi, seq;
+
+	forget(d);
+	d->cause = cause;
+	d->class = class;
+	if (class == MIB_OUTPUT || class == MIB_OSEQ ||
+	    (class == MIB_LOOKUP && cause != CAUSE_FWD_HDR_ERROR)) {
+		d->key.dir = DIR_OUT;
+		x = sa_sending(skb);
+		/* With crypto offload the bundle is gone, but the SA is in the sec_path. */
+		if (!x && class != MIB_LOOKUP)
+			x = sa_received(skb);
+		if (x)
+			know_sa(d, x, DIR_OUT);
+		else if (class != MIB_LOOKUP)
+			lose(LOST_NO_SA);
+		return;
+	}
+	d->key.dir = DIR_IN;
+	if (class == MIB_LOST_STATE) {
+		know_headers(d, skb);
+		packet_numbers(skb, d->key.proto, &spi, &seq);
+		d->key.spi = spi;
+		d->seq = seq;
+		return;
+	}
+	x = sa_received(skb);
+	if (!x) {
+		if (class == MIB_SEQ || class == MIB_PROTO || class == MIB_INPUT)
+			lose(LOST_NO_SA);
+		return;
+	}
+	know_sa(d, x, DIR_IN);
+	if (class == MIB_PROTO) {
+		judge_integrity(d, x, skb, CAUSE_PROTO_ERROR);
+		return;
+	}
+	if (class == MIB_SEQ || class == MIB_INPUT) {
+		packet_numbers(skb, d->key.proto, &spi, &seq);
+		d->seq = seq;
+		/*
+		 * With the audit hooks in place this is xfrm_replay_recheck_esn(), which refuses a
+		 * packet whose epoch ended during decryption and calls no audit function.
+		 */
+		if (class == MIB_SEQ && !cfg_have_audit)
+			judge_replay(d, x, seq);
+	}
+}
+
+static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u64 location,
+				      __u32 classes, __u32 reason)
+{
+	__u32 slot, cause, class, noted = MIB_NONE;
+	struct drop *d = NULL;
+
+	if (s->notes[DIR_IN].skb == (__u64)skb)
+		d = &s->notes[DIR_IN];
+	else if (s->notes[DIR_OUT].skb == (__u64)skb)
+		d = &s->notes[DIR_OUT];
+	if (d)
+		noted = d->class;
+	slot = claim_unit(s, classes, noted);
+	if (!slot)
+		return;
+	cause = cfg_cause_of_mib[slot < MIB_SLOTS ? slot : 0];
+	if (cause >= CAUSE_MAX)
+		cause = CAUSE_OTHER;
+	class = class_of_cause[cause];
+	if (!d || d->class != class) {
+		d = class == MIB_OUTPUT || class == MIB_OSEQ || class == MIB_LOOKUP ?
+			    &s->notes[DIR_OUT] : &s->notes[DIR_IN];
+		identify(d, skb, cause, class);
+	} else if (class == MIB_LOST_STATE) {
+		/* The hook cannot tell an unknown SPI from an SA of the other direction. */
+		d->cause = cause;
+	}
+	know_device(d, skb);
+	account(d, location, slot, reason);
+}
+
+SEC("raw_tp/kfree_skb")
+int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct sk_buff *skb = (struct sk_buff *)ctx->args[0];
+	__u64 location = ctx->args[1];
+	__u32 reason = cfg_has_reason ? (__u32)ctx->args[2] : 0;
+	__u32 classes = CLASSES_ALL;
+	struct shadow *s;
+	__u32 site;
+
+	if (cfg_filter_locations) {
+		site = site_of(location);
+		/* clang knows more of the function than the verifier does, and would omit the test. */
+		barrier_var(site);
+		if (site >= SITE_MAX)
+			return 0;
+		classes = classes_of_site[site];
+		/* ip_forward() and ip6_forward() give this reason when __xfrm_route_forward() fails. */
+		if (site == SITE_FORWARD && cfg_reason_xfrm_policy && reason != cfg_reason_xfrm_policy)
+			classes &= ~CLASS(MIB_LOOKUP);
+	}
+	s = my_shadow();
+	if (!s || !s->primed || !is_target(skb))
+		return 0;
+	if (s->busy) {
+		/* Interrupted by ourselves (before 6.2, which counts this as a recursion miss). */
+		lose(LOST_CONTENTION);
+		return 0;
+	}
+	s->busy = 1;
+	barrier();
+	attribute(s, skb, location, classes, reason);
+	barrier();
+	s->busy = 0;
+	return 0;
+}
+
+/* Where the audit hooks write down what they know; cleared. */
+static __always_inline struct drop *new_note(struct sk_buff *skb, __u8 dir)
+{
+	struct shadow *s = my_shadow();
+	struct drop *d;
+
+	if (!s || !s->primed)
+		return NULL;
+	d = &s->notes[dir & 1];
+	forget(d);
+	d->key.dir = dir;
+	return d;
+}
+
+/* The packet is freed right after; kfree_skb counts it if it is there. */
+static __always_inline int note(struct drop *d, struct sk_buff *skb)
+{
+	if (cfg_have_kfree) {
+		d->skb = (__u64)skb;
+		return 0;
+	}
+	know_device(d, skb);
+	account(d, 0, 0, 0);
+	return 0;
+}
+
+static __always_inline bool is_ours(struct xfrm_state *x)
+{
+	return BPF_CORE_READ(x, xs_net.net) == target_net;
+}
+
+static __always_inline int on_replay(struct xfrm_state *x, struct sk_buff *skb, __be32 net_seq)
+{
+	struct drop *d;
+
+	if (!is_ours(x))
+		return 0;
+	d = new_note(skb, DIR_IN);
+	if (!d)
+		return 0;
+	know_sa(d, x, DIR_IN);
+	judge_replay(d, x, bpf_ntohl(net_seq));
+	return note(d, skb);
+}
+
+static __always_inline int on_icvfail(struct xfrm_state *x, struct sk_buff *skb)
+{
+	struct drop *d;
+
+	if (!is_ours(x))
+		return 0;
+	d = new_note(skb, DIR_IN);
+	if (!d)
+		return 0;
+	know_sa(d, x, DIR_IN);
+	judge_integrity(d, x, skb, CAUSE_INTEGRITY_FAILED);
+	return note(d, skb);
+}
+
+static __always_inline int on_notfound(struct sk_buff *skb, __be32 net_spi, __be32 net_seq)
+{
+	struct drop *d;
+
+	if (skb_netns(skb) != target_net)
+		return 0;
+	d = new_note(skb, DIR_IN);
+	if (!d)
+		return 0;
+	know_headers(d, skb);
+	d->key.spi = bpf_ntohl(net_spi);
+	d->seq = bpf_ntohl(net_seq);
+	d->cause = CAUSE_NO_STATE;
+	d->class = MIB_LOST_STATE;
+	return note(d, skb);
+}
+
+static __always_inline int on_replay_overflow(struct xfrm_state *x, struct sk_buff *skb)
+{
+	struct replay r;
+	struct drop *d;
+
+	if (!is_ours(x))
+		return 0;
+	d = new_note(skb, DIR_OUT);
+	if (!d)
+		return 0;
+	know_sa(d, x, DIR_OUT);
+	read_replay(x, &r);
+	d->seq = join(r.oseq_hi, r.oseq);
+	d->top = d->seq;
+	d->cause = CAUSE_OUT_SEQ_ERROR;
+	d->class = MIB_OSEQ;
+	return note(d, skb);
+}
+
+SEC("fentry/xfrm_audit_state_replay")
+int BPF_PROG(audit_replay, struct xfrm_state *x, struct sk_buff *skb, __be32 net_seq)
+{
+	return on_replay(x, skb, net_seq);
+}
+
+SEC("kprobe/xfrm_audit_state_replay")
+int BPF_KPROBE(audit_replay_kprobe, struct xfrm_state *x, struct sk_buff *skb, __be32 net_seq)
+{
+	return on_replay(x, skb, net_seq);
+}
+
+SEC("fentry/xfrm_audit_state_icvfail")
+int BPF_PROG(audit_icvfail, struct xfrm_state *x, struct sk_buff *skb, __u8 proto)
+{
+	return on_icvfail(x, skb);
+}
+
+SEC("kprobe/xfrm_audit_state_icvfail")
+int BPF_KPROBE(audit_icvfail_kprobe, struct xfrm_state *x, struct sk_buff *skb)
+{
+	return on_icvfail(x, skb);
+}
+
+SEC("fentry/xfrm_audit_state_notfound")
+int BPF_PROG(audit_notfound, struct sk_buff *skb, __u16 family, __be32 net_spi, __be32 net_seq)
+{
+	return on_notfound(skb, net_spi, net_seq);
+}
+
+SEC("kprobe/xfrm_audit_state_notfound")
+int BPF_KPROBE(audit_notfound_kprobe, struct sk_buff *skb, __u16 family, __be32 net_spi,
+	       __be32 net_seq)
+{
+	return on_notfound(skb, net_spi, net_seq);
+}
+
+SEC("fentry/xfrm_audit_state_notfound_simple")
+int BPF_PROG(audit_notfound_simple, struct sk_buff *skb, __u16 family)
+{
+	return on_notfound(skb, 0, 0);
+}
+
+SEC("kprobe/xfrm_audit_state_notfound_simple")
+int BPF_KPROBE(audit_notfound_simple_kprobe, struct sk_buff *skb)
+{
+	return on_notfound(skb, 0, 0);
+}
+
+SEC("fentry/xfrm_audit_state_replay_overflow")
+int BPF_PROG(audit_replay_overflow, struct xfrm_state *x, struct sk_buff *skb)
+{
+	return on_replay_overflow(x, skb);
+}
+
+SEC("kprobe/xfrm_audit_state_replay_overflow")
+int BPF_KPROBE(audit_replay_overflow_kprobe, struct xfrm_state *x, struct sk_buff *skb)
+{
+	return on_replay_overflow(x, skb);
+}
