@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tunnel
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Namespace is a named network namespace, so that programs under test can be pointed at it with
+// the name that `ip netns` knows.
+type Namespace struct {
+	Name string
+	file *os.File
+}
+
+// OpenNamespace makes a new named network namespace with its loopback up.
+func OpenNamespace(name string) (*Namespace, error) {
+	if err := run(nil, "ip", "netns", "add", name); err != nil {
+		return nil, fmt.Errorf("add network namespace %s (needs root): %w", name, err)
+	}
+	n := &Namespace{Name: name}
+	file, err := os.Open(filepath.Join("/run/netns", name))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open network namespace %s: %w", name, err), n.Close())
+	}
+	n.file = file
+	if err := n.IP("link set lo up"); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// Close deletes the namespace; the kernel takes down what lives in it once the last socket is gone.
+func (n *Namespace) Close() error {
+	var err error
+	if n.file != nil {
+		err = n.file.Close()
+		n.file = nil
+	}
+	return errors.Join(err, run(nil, "ip", "netns", "del", n.Name))
+}
+
+// IP runs the lines as one `ip -batch` in the namespace. The lines go in over standard input, so
+// that what they hold never shows in a process list.
+func (n *Namespace) IP(lines ...string) error {
+	in := []byte(strings.Join(lines, "\n") + "\n")
+	if err := run(in, "ip", "-n", n.Name, "-batch", "-"); err != nil {
+		return fmt.Errorf("configure namespace %s: %w", n.Name, err)
+	}
+	return nil
+}
+
+// Output runs one ip command in the namespace and returns what it printed.
+func (n *Namespace) Output(args ...string) (string, error) {
+	cmd := exec.Command("ip", append([]string{"-n", n.Name}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("ip %s in %s: %w: %s", strings.Join(args, " "), n.Name, err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return string(out), nil
+}
+
+// Do runs f on a thread inside the namespace. Sockets opened by f stay in the namespace, and so do
+// processes that f starts.
+func (n *Namespace) Do(f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- n.enter(f) }()
+	return <-done
+}
+
+// enter locks the goroutine to its thread. When the way back fails the thread stays locked, so that
+// the runtime destroys it with the goroutine instead of giving it to somebody else.
+func (n *Namespace) enter(f func() error) (err error) {
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return fmt.Errorf("open own network namespace: %w", err)
+	}
+	defer func() { err = errors.Join(err, home.Close()) }()
+	if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter network namespace %s: %w", n.Name, err)
+	}
+	defer func() {
+		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+			err = errors.Join(err, fmt.Errorf("leave network namespace %s: %w", n.Name, back))
+			return
+		}
+		runtime.UnlockOSThread()
+	}()
+	return f()
+}
+
+// Sysctl writes one network sysctl of the namespace, named with slashes below net/.
+func (n *Namespace) Sysctl(name, value string) error {
+	return n.Do(func() error {
+		if err := os.WriteFile(filepath.Join("/proc/sys/net", name), []byte(value), 0); err != nil {
+			return fmt.Errorf("set sysctl in %s: %w", n.Name, err)
+		}
+		return nil
+	})
+}
+
+// run executes a command, feeds it in, and puts what it complained about into the error. The input
+// itself is left out: it may hold keys.
+func run(in []byte, name string, args ...string) error {
+	cmd := exec.Command(name, args...)
+	cmd.Stdin = bytes.NewReader(in)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("run %s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return nil
+}
