@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ErrSymbolsHidden says that the kernel shows symbol names without their addresses.
+var ErrSymbolsHidden = errors.New("addresses in /proc/kallsyms are hidden: run as root or with CAP_SYSLOG, and with sysctl kernel.kptr_restrict at 0 or 1")
+
+// Symbols are the addresses of the kernel's functions, its modules' included.
+type Symbols struct {
+	byAddress []symbol
+	byName    map[string][]int // name without compiler suffix → indices
+}
+
+type symbol struct {
+	address uint64
+	name    string
+	module  string
+}
+
+// Range is a function's or a function part's code, End excluded.
+type Range struct {
+	Start, End uint64
+	Name       string // with suffix, as the symbol table has it
+}
+
+// LoadSymbols reads /proc/kallsyms.
+func LoadSymbols() (*Symbols, error) {
+	f, err := os.Open("/proc/kallsyms")
+	if err != nil {
+		return nil, fmt.Errorf("open symbol table (a kernel without CONFIG_KALLSYMS has none): %w", err)
+	}
+	defer f.Close()
+	return ParseSymbols(f)
+}
+
+// ParseSymbols reads a symbol table in the form of /proc/kallsyms.
+func ParseSymbols(r io.Reader) (*Symbols, error) {
+	s := &Symbols{byName: make(map[string][]int)}
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 0, 64<<10), 1<<20)
+	line, hidden := 0, 0
+	for lines.Scan() {
+		line++
+		fields := bytes.Fields(lines.Bytes())
+		if len(fields) < 3 || len(fields[1]) != 1 {
+			return nil, fmt.Errorf("parse symbol table: line %d: want address, type and name, have %q", line, lines.Text())
+		}
+		// Only code can free a packet: t and T, and weak definitions.
+		switch fields[1][0] {
+		case 't', 'T', 'w', 'W':
+		default:
+			continue
+		}
+		address, err := strconv.ParseUint(string(fields[0]), 16, 64)
+		if err != nil {
+			return nil, fmt.Errorf("parse symbol table: line %d: %w", line, err)
+		}
+		if address == 0 {
+			hidden++
+			continue
+		}
+		sym := symbol{address: address, name: string(fields[2])}
+		if len(fields) > 3 {
+			sym.module = string(bytes.Trim(fields[3], "[]"))
+		}
+		s.byAddress = append(s.byAddress, sym)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read symbol table: %w", err)
+	}
+	if len(s.byAddress) == 0 {
+		if hidden > 0 {
+			return nil, ErrSymbolsHidden
+		}
+		return nil, errors.New("symbol table has no functions")
+	}
+	slices.SortStableFunc(s.byAddress, func(a, b symbol) int { return cmp.Compare(a.address, b.address) })
+	for i, sym := range s.byAddress {
+		name := baseName(sym.name)
+		s.byName[name] = append(s.byName[name], i)
+	}
+	return s, nil
+}
+
+// baseName cuts what compilers append to the names of parts and clones of a function: .cold, .part.0,
+// .isra.0, .constprop.0 and the like.
+func baseName(name string) string {
+	if i := strings.IndexByte(name, '.'); i > 0 {
+		return name[:i]
+	}
+	return name
+}
+
+// Function gives the code of the function of that name: its main body and the parts that the
+// compiler has split off or cloned. There can be several functions of one name. A symbol's size is
+// taken to reach to the next symbol, because the table has no sizes; padding belongs to the one before.
+func (s *Symbols) Function(name string) []Range {
+	var out []Range
+	for _, i := range s.byName[name] {
+		start := s.byAddress[i].address
+		end := s.end(i)
+		if n := len(out); n > 0 && out[n-1].Start == start {
+			continue // an alias of the one before
+		}
+		if end > start {
+			out = append(out, Range{start, end, s.byAddress[i].name})
+		}
+	}
+	return out
+}
+
+// end is the address of the next symbol, unless that lies in another module or so far away that it
+// is not in the same text section.
+func (s *Symbols) end(i int) uint64 {
+	const largestFunction = 1 << 20
+	at := s.byAddress[i]
+	for _, next := range s.byAddress[i+1:] {
+		if next.address == at.address {
+			continue
+		}
+		if next.module != at.module || next.address-at.address > largestFunction {
+			break
+		}
+		return next.address
+	}
+	// The last function of its section: a page is more than any of ours has.
+	return at.address + 4096
+}
+
+// Name says where an address lies, as function+0xoffset; an address outside the table is written as
+// a bare number.
+func (s *Symbols) Name(address uint64) string {
+	if s == nil {
+		return fmt.Sprintf("0x%x", address)
+	}
+	i, found := slices.BinarySearchFunc(s.byAddress, address, func(a symbol, t uint64) int { return cmp.Compare(a.address, t) })
+	if !found {
+		i--
+	}
+	if i < 0 {
+		return fmt.Sprintf("0x%x", address)
+	}
+	// The first name at an address is the one that the linker put there first.
+	for i > 0 && s.byAddress[i-1].address == s.byAddress[i].address {
+		i--
+	}
+	if address >= s.end(i) {
+		return fmt.Sprintf("0x%x", address)
+	}
+	sym := s.byAddress[i]
+	name := fmt.Sprintf("%s+0x%x", sym.name, address-sym.address)
+	if sym.module != "" {
+		name += " [" + sym.module + "]"
+	}
+	return name
+}
+
+// Len is the number of functions.
+func (s *Symbols) Len() int { return len(s.byAddress) }
