@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report_test
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/ledger/ledgertest"
+	"xfrmscope/internal/report"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// goldens are the reports that are kept in full: each shows another part of the layout.
+var goldens = map[string]func() ledger.Report{
+	"clean": func() ledger.Report {
+		w := ledgertest.New()
+		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)
+		return w.Run(func() { in.Deliver(123456); out.Send(123456) })
+	},
+	"faults": func() ledger.Report {
+		w := ledgertest.New()
+		a, b := w.Inbound(0xc0ffee01, 32, false), w.Inbound(0xc0ffee03, 64, true)
+		out, alien := w.Outbound(0xc0ffee02), w.Foreign(0xdeadbeef)
+		healthy := w.Inbound(0xc0ffee05, 128, false)
+		w.Self.Suppressed, w.Self.Lost = 0, map[string]uint64{}
+		return w.Run(func() {
+			a.Deliver(98765)
+			a.Lose(120)
+			a.Repeat(5, 2)
+			a.Reorder(31, 90)
+			a.Block(2, ledger.NoPols)
+			b.Deliver(5000)
+			b.Reorder(12, 700)
+			b.Corrupt(3)
+			b.End(ledger.EndExpired)
+			b.Knock(9)
+			out.Send(4000)
+			out.Drop(6, ledger.OutModeError)
+			alien.Knock(17)
+			healthy.Deliver(42)
+			w.DropLone(3, ledger.OutNoStates)
+			w.Stat["XfrmOutPolBlock"] += 2
+			w.Residue["XfrmOutPolBlock"] += 2
+		})
+	},
+	"blind": func() ledger.Report {
+		w := ledgertest.New()
+		w.BlindStack = true
+		in := w.Inbound(0xc0ffee01, 32, false)
+		w.Self.Lost = map[string]uint64{"sa_table_full": 0}
+		l := ledger.New(ledger.Source{Kind: ledger.KindLive, Kernel: "5.10.0-test"})
+		l.SetHooks([]ledger.Hook{
+			{Name: "wire xdp on eth0", Attached: true, Why: "native"},
+			{Name: "raw_tp/kfree_skb", Why: "operation not permitted: needs CAP_PERFMON", Costs: "drops are counted, but not explained packet by packet"},
+		})
+		l.Observe(w.Snapshot())
+		in.Deliver(1000)
+		in.Reorder(8, 40)
+		in.Vanish(2)
+		w.Stat["XfrmInNoStates"] += 4
+		w.Self.Lost = map[string]uint64{"sa_table_full": 3}
+		w.Self.Suppressed = 40
+		w.Tick(10 * time.Second)
+		l.Observe(w.Snapshot())
+		return l.Report()
+	},
+	"capture": func() ledger.Report {
+		l := ledger.New(ledger.Source{Kind: ledger.KindCapture, Name: "tunnel.pcapng", Start: ledgertest.Start, DurationS: 12.5})
+		w := ledgertest.New()
+		w.BlindStack, w.BlindSAD, w.BlindStat = true, true, true
+		sa := w.Inbound(0xc0ffee01, 0, false)
+		sa.Deliver(900)
+		sa.Lose(30)
+		sa.Deliver(70)
+		s := w.Snapshot()
+		for i := range s.Wire {
+			s.Wire[i].Key.Direction = ledger.Unknown
+		}
+		l.Observe(s)
+		return l.Report()
+	},
+}
+
+func TestGolden(t *testing.T) {
+	for name, build := range goldens {
+		t.Run(name, func(t *testing.T) {
+			d := report.New(build())
+			var text, js bytes.Buffer
+			if err := d.WriteText(&text, report.Options{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.WriteJSON(&js); err != nil {
+				t.Fatal(err)
+			}
+			compare(t, name+".txt", text.Bytes())
+			compare(t, name+".json", js.Bytes())
+		})
+	}
+}
+
+func compare(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatalf("read golden file (go test -update writes it): %v", err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+}
+
+// TestWidth holds the text to a terminal's width. Only commands may be longer: they are never broken.
+func TestWidth(t *testing.T) {
+	for name, build := range goldens {
+		var text bytes.Buffer
+		if err := report.New(build()).WriteText(&text, report.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		for line := range bytes.Lines(text.Bytes()) {
+			line = bytes.TrimRight(line, "\n")
+			if utf8.RuneCount(line) > 100 && !bytes.HasPrefix(line, []byte("          ")) {
+				t.Errorf("%s: %d columns: %s", name, utf8.RuneCount(line), line)
+			}
+			if bytes.HasSuffix(line, []byte(" ")) {
+				t.Errorf("%s: trailing space: %q", name, line)
+			}
+		}
+	}
+}

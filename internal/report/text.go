@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/verdict"
+)
+
+// Options shape the text.
+type Options struct {
+	Color      bool // ANSI colours for severities; off unless asked for
+	AllHealthy bool // a line for every healthy SA, however many there are
+}
+
+// A long list helps nobody at a terminal; JSON holds all of it.
+const (
+	fullPerKind = 3  // findings of one kind shown in full
+	healthyMax  = 40 // lines for healthy SAs
+)
+
+// WriteText writes the report for a terminal: findings first, then the ledger, then what vouches for
+// it and what was not seen.
+func (d Document) WriteText(w io.Writer, o Options) error {
+	p := &printer{w: w, color: o.Color}
+	p.header(&d)
+	p.findings(d.Findings)
+	p.ledger(&d, o)
+	p.kernel(&d.Kernel)
+	p.hooks(d.Hooks)
+	p.self(&d.Self)
+	return p.err
+}
+
+func (p *printer) header(d *Document) {
+	s := &d.Source
+	parts := []string{s.Kind}
+	if s.Name != "" {
+		parts = append(parts, s.Name)
+	}
+	if s.Kernel != "" {
+		parts = append(parts, "kernel "+s.Kernel)
+	}
+	if s.Netns != "" {
+		parts = append(parts, "network namespace "+s.Netns)
+	}
+	parts = append(parts, fmt.Sprintf("%.1f s from %s", s.DurationS, s.Start.Format("2006-01-02 15:04:05 MST")))
+	p.wrap("", "  ", "xfrmscope: "+strings.Join(parts, ", "))
+	for _, n := range d.Notes {
+		p.wrap("  note: ", "        ", n)
+	}
+	p.line("")
+}
+
+func (p *printer) findings(all []verdict.Finding) {
+	switch len(all) {
+	case 0:
+		p.line("No findings.")
+		p.line("")
+		return
+	case 1:
+		p.line("1 finding")
+	default:
+		p.line("%d findings", len(all))
+	}
+	p.line("")
+	shown := map[verdict.ID]int{}
+	for i := range all {
+		f := &all[i]
+		head := fmt.Sprintf("%2d. %-8s  %s", i+1, strings.ToUpper(string(f.Severity)), f.ID)
+		p.line("%s", p.paint(f.Severity, head)+strings.Repeat(" ", max(1, 76-len(head)))+fmt.Sprintf("confidence %3.0f %%", 100*f.Confidence))
+		p.wrap("    ", "    ", f.Summary)
+		shown[f.ID]++
+		if shown[f.ID] > fullPerKind {
+			p.line("    (evidence and remedy as for the others of its kind: see --json)")
+			p.line("")
+			continue
+		}
+		p.evidence(f)
+		p.remedy(f)
+		p.line("")
+	}
+}
+
+func (p *printer) evidence(f *verdict.Finding) {
+	p.line("    Evidence")
+	for _, e := range f.Evidence {
+		p.wrap("      ", strings.Repeat(" ", 8), fmt.Sprintf("%s = %s %s (%s)", e.Counter, group(e.Value), e.Unit, e.Source))
+		if e.Note != "" {
+			p.wrap(strings.Repeat(" ", 8), strings.Repeat(" ", 8), e.Note)
+		}
+	}
+	if len(f.Consequences) > 0 {
+		ids := make([]string, len(f.Consequences))
+		for i, c := range f.Consequences {
+			ids[i] = string(c)
+		}
+		p.wrap("    Explains also: ", "      ", strings.Join(ids, ", "))
+	}
+}
+
+func (p *printer) remedy(f *verdict.Finding) {
+	if len(f.Remedy) == 0 {
+		return
+	}
+	p.line("    What to do")
+	for _, r := range f.Remedy {
+		p.wrap("      "+r.For+": ", "        ", r.Text)
+		for _, c := range r.Commands {
+			// A command is never broken: it is there to be copied.
+			p.line("          %s", clean(c))
+		}
+	}
+}
+
+func (p *printer) kernel(k *ledger.Kernel) {
+	p.line("Reconciliation with the kernel's own counters")
+	switch {
+	case k.Reconciled == nil:
+		p.line("  not done: needs the stack hooks and /proc/net/xfrm_stat or the SA database")
+	case *k.Reconciled:
+		p.line("  agrees to the packet")
+	default:
+		p.line("  disagrees:")
+		for _, s := range k.Disagreements {
+			p.wrap("  - ", "    ", s)
+		}
+	}
+	p.pairs("  /proc/net/xfrm_stat: ", k.XfrmStat)
+	if len(k.Residue) > 0 {
+		p.pairs("  of these without a packet: ", k.Residue)
+	}
+	if len(k.WithoutSA) > 0 {
+		p.pairs("  drops that belong to no SA: ", k.WithoutSA)
+	}
+	p.line("")
+}
+
+func (p *printer) hooks(hooks []ledger.Hook) {
+	if len(hooks) == 0 {
+		return
+	}
+	missing := 0
+	for _, h := range hooks {
+		if !h.Attached {
+			missing++
+		}
+	}
+	p.line("Hooks: %d attached, %d missing", len(hooks)-missing, missing)
+	for _, h := range hooks {
+		if h.Attached {
+			continue
+		}
+		s := h.Name
+		if h.Why != "" {
+			s += ": " + h.Why
+		}
+		if h.Costs != "" {
+			s += "; costs: " + h.Costs
+		}
+		p.wrap("  - ", "    ", s)
+	}
+	p.line("")
+}
+
+func (p *printer) self(s *ledger.SelfReport) {
+	if len(s.Lost) == 0 && s.EventsLost == 0 && s.EventsSuppressed == 0 && s.RecursionMisses == 0 && s.Evicted == 0 {
+		p.line("xfrmscope itself lost nothing.")
+		return
+	}
+	p.line("What xfrmscope itself lost or withheld")
+	p.line("  events lost %s, withheld by the rate limit %s; program runs skipped %s; idle SAs folded %s",
+		group(s.EventsLost), group(s.EventsSuppressed), group(s.RecursionMisses), group(s.Evicted))
+	if len(s.Lost) > 0 {
+		p.pairs("  by cause: ", s.Lost)
+	}
+	p.line("  Totals never depend on events; the figures of a full table are blurred by what it lost.")
+}
+
+// pairs writes counters in order of their names.
+func pairsOf[K ~string](m map[K]int64) []string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, fmt.Sprintf("%s %s", k, group(m[k])))
+	}
+	return out
+}
