@@ -125,16 +125,26 @@ func (s *SA) decap(n uint64) {
 	}
 }
 
-// Lose takes n packets from the path.
-func (s *SA) Lose(n uint64) {
-	s.Wire.Span += n
+// Lose takes n packets from the path and says whether the wire can know: what was lost before the
+// first packet that came leaves no gap.
+func (s *SA) Lose(n uint64) bool {
 	s.Wire.HighestSeq += n
+	if s.Wire.Packets == 0 {
+		s.Wire.FirstSeq += n
+		return false
+	}
+	s.Wire.Span += n
 	s.Wire.Missing += n
 	s.Wire.GapEvents++
+	return true
 }
 
 // Pend is Lose for packets that may still come.
-func (s *SA) Pend(n uint64) { s.Lose(n); s.Wire.Pending += n }
+func (s *SA) Pend(n uint64) {
+	if s.Lose(n) {
+		s.Wire.Pending += n
+	}
+}
 
 // Settle gives pending numbers up for lost.
 func (s *SA) Settle(n uint64) { s.Wire.Pending -= n }
