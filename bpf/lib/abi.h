@@ -148,6 +148,11 @@ enum event_kind {
 #define SEQ_BIAS (1ULL << 32)
 /* Consecutive numbers outside the window that prove a restart or a jump. */
 #define SEQ_CONFIRM 8
+/*
+ * A leap of at least this many numbers that also passes the end of the 32 bits is a restart: a sender
+ * that began anew from a high number looks like one that lost a quarter of the number space.
+ */
+#define SEQ_LEAP_MAX (1 << 30)
 /* Consecutive duplicates, starting at number 1, that prove a restart inside the window. */
 #define SEQ_CONFIRM_INSIDE 32
 #define SEQ_GAPS 64
@@ -205,8 +210,20 @@ struct sa_state {
 	__u64 gap_count;	/* gaps ever; the ring below holds the newest SEQ_GAPS */
 	__u64 extent_hist[HIST_BUCKETS];	/* log2: bucket b counts 2^b <= extent < 2^(b+1), last open */
 	__u64 displacement_hist[HIST_BUCKETS];	/* log2 of displacement, same buckets */
-	__u64 gaps[SEQ_GAPS];	/* [first missing number : 32 | arrival index of the packet that skipped it : 32] */
+	/*
+	 * [first missing number : 32 | arrival index of the packet that skipped it : 32]. The arrival
+	 * index counts unique packets alone, as RFC 4737 section 3 wants of copies; 0 is an empty entry.
+	 */
+	__u64 gaps[SEQ_GAPS];
 	__u64 window[SEQ_BLOCKS];
+	/*
+	 * A run proves something only while `highest` stands still: a sequence that goes on was neither
+	 * restarted nor left behind. These are its values when the runs above began.
+	 */
+	__u64 outside_top;
+	__u64 inside_top;
+	__u64 first_index; /* arrival index of the first packet of the present sequence */
+	__u64 reserved[4]; /* to a multiple of 64 bytes, so that the first cache line stays one */
 };
 
 /* Per CPU and slot: the straight path writes here and nowhere else but highest and window. */

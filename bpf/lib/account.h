@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* From class to counters: what each packet costs, and all that most packets cost. */
+#ifndef XFRMSCOPE_ACCOUNT_H
+#define XFRMSCOPE_ACCOUNT_H
+
+#include "disorder.h"
+#include "parse.h"
+#include "sa.h"
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* Where and when a packet was seen. Inlined, so what nobody needs is never read. */
+struct scene {
+	enum direction dir;
+	__u32 ifindex;
+	__u64 time_ns; /* of a capture, else 0 */
+};
+
+static __always_inline void count_class(enum why why, enum direction dir)
+{
+	__u32 key = why;
+	struct by_direction *count = bpf_map_lookup_elem(&why_counts, &key);
+
+	if (count)
+		count->packets[dir] += 1;
+}
+
+static __noinline int count_asides(__u32 asides, enum direction dir)
+{
+	NO_UNROLL
+	for (__u32 aside = 0; aside < ASIDE_MAX; aside++) {
+		/* A copy: a counter whose address is taken is unknown to the verifier after each call. */
+		struct by_direction *count;
+		__u32 key = aside;
+
+		if (!(asides & ASIDE_BIT(aside)))
+			continue;
+		count = bpf_map_lookup_elem(&aside_counts, &key);
+		if (count && dir < DIR_MAX)
+			count->packets[dir] += 1;
+	}
+	return 0;
+}
+
+static __always_inline void packet_fill(struct packet *p, const struct view *v, const struct cursor *c,
+					const struct scene *at)
+{
+	__builtin_memset(p, 0, sizeof(*p));
+	if (v->family == 4) {
+		const struct iphdr *ip = c->data + v->ip_at;
+
+		if ((void *)(ip + 1) <= c->end) {
+			p->src[2] = bpf_htonl(0xffff);
+			p->src[3] = ip->saddr;
+			p->dst[2] = bpf_htonl(0xffff);
+			p->dst[3] = ip->daddr;
+		}
+	} else {
+		const struct ipv6hdr *ip = c->data + v->ip_at;
+
+		if ((void *)(ip + 1) <= c->end) {
+			__builtin_memcpy(p->src, ip->saddr, sizeof(p->src));
+			__builtin_memcpy(p->dst, ip->daddr, sizeof(p->dst));
+		}
+	}
+	p->time_ns = at->time_ns;
+	p->spi = v->spi;
+	p->seq = v->seq;
+	p->ifindex = at->ifindex;
+	p->sport = v->encap ? v->sport : 0;
+	p->dport = v->encap ? v->dport : 0;
+	p->family = v->family;
+	p->dir = at->dir;
+	p->encap = v->encap;
+}
+
+/* The number joined to 64 bits: of all that end in these 32 bits, the one nearest to the highest. */
+static __always_inline __u64 join(__u64 top, __u32 seq)
+{
+	return top + (__s64)(__s32)(seq - (__u32)top);
+}
+
+/*
+ * The packet's SA, if it is where it is looked for first; NULL otherwise. The IPv6 address is read
+ * before the lookups: after them the verifier no longer knows that the packet was long enough.
+ */
+static __always_inline struct sa_state *sa_look(const struct view *v, const struct cursor *c, const struct scene *at,
+						__u32 *slot)
+{
+	struct sa_key key = { .spi = v->spi, .dir = at->dir, .family = v->family };
+	__u64 high = 0, low = 0;
+	struct sa_state *sa;
+	__u32 *found;
+
+	if (v->family == 4) {
+		const struct iphdr *ip = c->data + v->ip_at;
+
+		if ((void *)(ip + 1) > c->end)
+			return NULL;
+		key.dst_fold = ip->daddr;
+	} else {
+		const struct ipv6hdr *ip = c->data + v->ip_at;
+
+		if ((void *)(ip + 1) > c->end)
+			return NULL;
+		high = *(const __u64 *)&ip->daddr[0];
+		low = *(const __u64 *)&ip->daddr[2];
+		key.dst_fold = high ^ high >> 32 ^ low ^ low >> 32;
+	}
+	found = bpf_map_lookup_elem(&sa_slots, &key);
+	if (unlikely(!found))
+		return NULL;
+	*slot = *found;
+	sa = bpf_map_lookup_elem(&sa_states, slot);
+	/* IPv4 addresses fold to themselves, so only IPv6 needs the second look. */
+	if (sa && v->family == 6 && (*(__u64 *)&sa->dst[0] != high || *(__u64 *)&sa->dst[8] != low))
+		return NULL;
+	return sa;
+}
+
+static __always_inline void account(const struct view *v, const struct cursor *c, const struct scene *at)
+{
+	struct packet p;
+	struct sa_state *sa;
+	struct sa_count *count;
+	__u32 slot = 0;
+	__u64 top, seq;
+	enum mark mark;
+	bool opened = false;
+
+	sa = sa_look(v, c, at, &slot);
+	if (unlikely(!sa)) {
+		__s64 found;
+
+		packet_fill(&p, v, c, at);
+		found = sa_find(&p);
+		if (found < 0)
+			return;
+		opened = found & SA_OPENED;
+		slot = found;
+		sa = bpf_map_lookup_elem(&sa_states, &slot);
+		if (!sa)
+			return;
+	}
+	count = bpf_map_lookup_elem(&sa_counts, &slot);
+	if (likely(count)) {
+		count->packets += 1;
+		count->bytes += v->bytes;
+	} else {
+		lose(LOST_SLOT);
+	}
+	if (unlikely(opened))
+		return;
+
+	top = READ_ONCE(sa->highest);
+	seq = join(top, v->seq);
+	if (unlikely(seq - top + SEQ_HORIZON > 2 * SEQ_HORIZON)) {
+		packet_fill(&p, v, c, at);
+		p.seq64 = seq;
+		p.top = top;
+		p.slot = slot;
+		outside(sa, &p);
+		return;
+	}
+	mark = window_settle(sa, slot, seq, &top);
+	if (likely(mark == MARK_RAISED && seq == top + 1))
+		return;
+	packet_fill(&p, v, c, at);
+	p.seq64 = seq;
+	p.top = top;
+	p.slot = slot;
+	p.mark = mark;
+	disorder(sa, &p);
+}
+
+/* Accounts a packet that has been given its class. */
+static __always_inline void observe(enum why given, struct view *v, const struct cursor *c, const struct scene *at)
+{
+	__u64 unknown = cursor_unknown(c), why = given;
+
+	/* All exits of the parser meet here. */
+	FORGET(why, unknown);
+	FORGET(v->asides, unknown);
+	FORGET(v->ip_at, unknown);
+	v->ip_at &= IP_AT_MASK;
+	count_class(why, at->dir);
+	if (unlikely(v->asides))
+		count_asides(v->asides, at->dir);
+	if (why == WHY_ESP || why == WHY_ESP_UDP)
+		account(v, c, at);
+}
+
+#endif

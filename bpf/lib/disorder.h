@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What happens to packets that are not the next of their SA: gaps, late ones, duplicates. Off the
+ * straight path, so clock, ring and further atomics are affordable.
+ */
+#ifndef XFRMSCOPE_DISORDER_H
+#define XFRMSCOPE_DISORDER_H
+
+#include "leap.h"
+
+/* floor(log2(n)), the last bucket open; n is at least 1. */
+static __always_inline __u32 log2_bucket(__u64 n)
+{
+	__u32 bucket = 0;
+
+	if (n >= 1 << (HIST_BUCKETS - 1))
+		return HIST_BUCKETS - 1;
+	if (n >= 1 << 8) {
+		bucket += 8;
+		n >>= 8;
+	}
+	if (n >= 1 << 4) {
+		bucket += 4;
+		n >>= 4;
+	}
+	if (n >= 1 << 2) {
+		bucket += 2;
+		n >>= 2;
+	}
+	bucket += n >= 2;
+	return bucket & (HIST_BUCKETS - 1);
+}
+
+static __always_inline void raise(__u32 slot, __u64 *at, __u64 n)
+{
+	NO_UNROLL
+	for (int i = 0; i < WINDOW_TRIES; i++) {
+		__u64 old = READ_ONCE(*at);
+
+		if (old >= n || window_cas(slot, at, old, n))
+			return;
+	}
+	lose(LOST_CONTENTION);
+}
+
+/* Arrival index of the packet that first passed over a number; *floor is set if it is no longer known. */
+static __always_inline __u64 passed_at(struct sa_state *sa, __u64 seq, bool *floor)
+{
+	__u64 count = READ_ONCE(sa->gap_count);
+	__u32 oldest = 0;
+
+	NO_UNROLL
+	for (int i = 0; i < SEQ_GAPS; i++) {
+		__u64 gap;
+
+		if (i >= count)
+			break;
+		gap = READ_ONCE(sa->gaps[(count - 1 - i) % SEQ_GAPS]);
+		if (!gap)
+			break;
+		oldest = gap;
+		if ((__s32)((__u32)seq - (__u32)(gap >> 32)) >= 0)
+			return oldest;
+	}
+	*floor = true;
+	return oldest;
+}
+
+/*
+ * A number seen for the first time, after a higher one. Its reorder extent (RFC 4737 section 4.2.2) is the
+ * distance, in arrivals, to the first packet with a higher number, which is the one that skipped it.
+ */
+static __always_inline void late(struct sa_state *sa, struct packet *p)
+{
+	__u64 displacement = p->top - p->seq64;
+	bool early = p->seq64 < READ_ONCE(sa->first), floor = false;
+	__u32 index, passed, extent;
+
+	atomic_add(&sa->late, 1);
+	if (early)
+		atomic_add(&sa->early, 1);
+	else
+		atomic_add(&sa->holes, -1);
+	index = arrival_index(sa);
+	passed = early ? READ_ONCE(sa->first_index) : passed_at(sa, p->seq64, &floor);
+	extent = index - passed;
+	/* When even the oldest gap that is known is not, or CPUs overtook each other: at least one. */
+	if (!passed || (__s32)extent < 1)
+		extent = 1;
+	if (floor)
+		atomic_add(&sa->extent_unknown, 1);
+	atomic_add(&sa->extent_hist[log2_bucket(extent)], 1);
+	atomic_add(&sa->displacement_hist[log2_bucket(displacement)], 1);
+	raise(p->slot, &sa->extent_max, extent);
+	raise(p->slot, &sa->displacement_max, displacement);
+	packet_event(p, EVENT_LATE, p->seq64, displacement, extent);
+}
+
+static __always_inline void gap(struct sa_state *sa, struct packet *p)
+{
+	__u64 skipped = p->seq64 - p->top - 1;
+
+	atomic_add(&sa->holes, skipped);
+	atomic_add(&sa->gap_events, 1);
+	gap_remember(sa, p->slot, p->top + 1, arrival_index(sa));
+	packet_event(p, EVENT_GAP, p->seq64, skipped, 0);
+}
+
+/* Everything that window_settle can say but "raised by one". */
+static __noinline int disorder(struct sa_state *sa, struct packet *p)
+{
+	switch (p->mark) {
+	case MARK_RAISED:
+		gap(sa, p);
+		break;
+	case MARK_NEW:
+		late(sa, p);
+		break;
+	case MARK_SEEN:
+		duplicate(sa, p);
+		break;
+	case MARK_PAST:
+		/* Another CPU moved the window on after we had looked. */
+		atomic_add(&sa->stale, 1);
+		packet_event(p, EVENT_STALE, p->seq64, p->seq64 - p->top, 0);
+		break;
+	default:
+		atomic_add(&sa->stale, 1);
+		lose(LOST_CONTENTION);
+	}
+	return 0;
+}
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Sequences that begin anew or leap. One packet proves nothing, since anyone can send one with any
+ * number: it takes a run of consecutive numbers, during which the sequence as we knew it stood still.
+ */
+#ifndef XFRMSCOPE_LEAP_H
+#define XFRMSCOPE_LEAP_H
+
+#include "packet.h"
+#include "window.h"
+
+/* How many unique packets have arrived, the present one included once it is accounted. */
+static __always_inline __u64 arrival_index(struct sa_state *sa)
+{
+	return READ_ONCE(sa->closed_span) + READ_ONCE(sa->highest) - READ_ONCE(sa->first) + 1 -
+	       READ_ONCE(sa->holes) + READ_ONCE(sa->early);
+}
+
+/* Keeps, for the late packets to come, at which arrival the numbers from `missing` on were skipped. */
+static __always_inline void gap_remember(struct sa_state *sa, __u32 slot, __u64 missing, __u64 index)
+{
+	__u64 n = window_fetch_add(slot, &sa->gap_count, 1);
+
+	WRITE_ONCE(sa->gaps[n % SEQ_GAPS], missing << 32 | (__u32)index);
+}
+
+/*
+ * Follows a run: consecutive numbers, while highest stands still. Returns its length with this
+ * packet in it, or 0 when another CPU was faster. A number that does not follow begins a new run.
+ */
+static __always_inline __u32 run_follow(__u32 slot, __u64 *run, __u64 *run_top, const struct packet *p)
+{
+	__u64 old = READ_ONCE(*run);
+	__u32 length = 1;
+
+	if ((__u32)old && old >> 32 == p->seq && READ_ONCE(*run_top) == p->top)
+		length = (__u32)old + 1;
+	else
+		WRITE_ONCE(*run_top, p->top);
+	if (!window_cas(slot, run, old, (__u64)(p->seq + 1) << 32 | length))
+		return 0;
+	return length;
+}
+
+/*
+ * Sets the bits of a proven run, which ends at `last`. A number of it that another CPU marked
+ * meanwhile was taken for a late one there and filled a hole; we count it as unique as well, so one
+ * of the two becomes a duplicate and the hole is given back.
+ */
+static __always_inline void run_mark(struct sa_state *sa, __u32 slot, __u64 last, __u32 length)
+{
+	NO_UNROLL
+	for (int i = 0; i < SEQ_CONFIRM_INSIDE; i++) {
+		if (i >= length)
+			break;
+		switch (window_mark(sa, slot, last - i, WINDOW_TRIES_FEW)) {
+		case MARK_SEEN:
+			atomic_add(&sa->holes, 1);
+			atomic_add(&sa->duplicates, 1);
+			break;
+		case MARK_NEW:
+			break;
+		default:
+			lose(LOST_CONTENTION);
+		}
+	}
+}
+
+/*
+ * Empties the words whose tag is so far from the present one that the sign of the difference would
+ * soon mean the opposite. Only leaps leave such words behind; in order each word is used anew after
+ * SEQ_WINDOW numbers.
+ */
+#define WINDOW_AGE_MAX (1U << 28)
+
+static __always_inline void window_sweep(struct sa_state *sa, __u32 slot, __u64 seq)
+{
+	NO_UNROLL
+	for (int i = 0; i < SEQ_BLOCKS; i++) {
+		__u64 word = READ_ONCE(sa->window[i]);
+		__u32 age = window_tag(seq) - (__u32)(word >> 32);
+
+		if (word && age > WINDOW_AGE_MAX && !window_cas(slot, &sa->window[i], word, 0))
+			lose(LOST_CONTENTION);
+	}
+}
+
+/*
+ * The sequence began anew with the run that this packet completes. The new numbers are joined to
+ * the next epoch, so their blocks are others than the old ones'. False if the old sequence moved.
+ */
+static __always_inline bool restart(struct sa_state *sa, struct packet *p, __u32 length)
+{
+	__u64 before = arrival_index(sa);
+	__u64 first = ((p->top >> 32) + 1) << 32 | (__u32)(p->seq - length + 1);
+	__u64 last = first + length - 1;
+
+	if (!window_cas(p->slot, &sa->highest, p->top, last))
+		return false;
+	atomic_add(&sa->closed_span, p->top - READ_ONCE(sa->first) + 1);
+	WRITE_ONCE(sa->first, first);
+	WRITE_ONCE(sa->first_index, before + 1);
+	window_sweep(sa, p->slot, last);
+	run_mark(sa, p->slot, last, length);
+	NO_UNROLL
+	for (int i = 0; i < SEQ_GAPS; i++)
+		WRITE_ONCE(sa->gaps[i], 0);
+	atomic_add(&sa->restarts, 1);
+	packet_event(p, EVENT_RESTART, first, 0, 0);
+	return true;
+}
+
+/* The sequence went on beyond the window; what lies between is missing. False if it moved. */
+static __always_inline bool jump(struct sa_state *sa, struct packet *p, __u32 length)
+{
+	__u64 before = arrival_index(sa);
+	__u64 skipped = p->seq64 - p->top - length;
+
+	if (!window_cas(p->slot, &sa->highest, p->top, p->seq64))
+		return false;
+	atomic_add(&sa->holes, skipped);
+	window_sweep(sa, p->slot, p->seq64);
+	run_mark(sa, p->slot, p->seq64, length);
+	gap_remember(sa, p->slot, p->top + 1, before + 1);
+	atomic_add(&sa->jumps, 1);
+	packet_event(p, EVENT_JUMP, p->seq64, skipped, 0);
+	return true;
+}
+
+/*
+ * A number too far from highest to say whether it was seen. The run that proves a new beginning
+ * turns from stale into unique, but for this packet, which was never counted as stale.
+ */
+static __noinline int outside(struct sa_state *sa, struct packet *p)
+{
+	__s64 distance = p->seq64 - p->top;
+	__u32 length = run_follow(p->slot, &sa->outside_run, &sa->outside_top, p);
+
+	if (length == SEQ_CONFIRM) {
+		bool wrapped = p->seq64 >> 32 != p->top >> 32;
+		bool behind = distance < 0 || (wrapped && distance >= SEQ_LEAP_MAX);
+
+		if (behind ? restart(sa, p, SEQ_CONFIRM) : jump(sa, p, SEQ_CONFIRM)) {
+			atomic_add(&sa->stale, -(SEQ_CONFIRM - 1));
+			return 0;
+		}
+	}
+	atomic_add(&sa->stale, 1);
+	packet_event(p, EVENT_STALE, p->seq64, distance, 0);
+	return 0;
+}
+
+/*
+ * A number that was seen before. A sender that begins anew within the window repeats the numbers
+ * from 1 on and nothing else; SEQ_CONFIRM_INSIDE of them in order are believed.
+ */
+static __always_inline void duplicate(struct sa_state *sa, struct packet *p)
+{
+	if (p->seq == 1 || (__u32)READ_ONCE(sa->inside_run)) {
+		__u32 length = run_follow(p->slot, &sa->inside_run, &sa->inside_top, p);
+
+		if (length == 1 && p->seq != 1)
+			WRITE_ONCE(sa->inside_run, 0);
+		if (length == SEQ_CONFIRM_INSIDE && restart(sa, p, SEQ_CONFIRM_INSIDE)) {
+			atomic_add(&sa->duplicates, -(SEQ_CONFIRM_INSIDE - 1));
+			return;
+		}
+	}
+	atomic_add(&sa->duplicates, 1);
+	packet_event(p, EVENT_DUPLICATE, p->seq64, p->top - p->seq64, 0);
+}
+
+#endif

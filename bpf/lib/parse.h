@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * From frame to class. Every exit has its own enum why; nothing is counted here. Headers quoted
+ * inside ICMP errors are never reached, because ICMP is not a protocol that is followed.
+ */
+#ifndef XFRMSCOPE_PARSE_H
+#define XFRMSCOPE_PARSE_H
+
+#include "abi.h"
+#include "config.h"
+#include "cursor.h"
+
+#define VLAN_DEPTH 2
+#define EXT_DEPTH 8
+#define IKE_PORT 500
+/* RFC 7296 section 3.1. */
+#define IKE_HEADER 28
+#define IKE_VERSION_AT 17
+#define NON_ESP_MARKER 0
+#define KEEPALIVE_BYTE 0xff
+#define LEN16_MAX 65535
+/*
+ * Bounds that hold by themselves, as masks for the verifier: an IP header lies behind at most 22
+ * bytes, its end another 60 further, and extension headers are at most EXT_DEPTH times 2,048 bytes.
+ */
+#define IP_AT_MASK 0x1f
+#define TRANSPORT_AT_MASK 0x7f
+#define CHAIN_AT_MASK 0x7fff
+
+#define ASIDE_BIT(aside) (1U << (aside))
+
+/*
+ * What the parser found. The compiler keeps it in registers as long as its address stays inside
+ * inlined functions; the addresses remain in the packet until somebody needs them.
+ */
+struct view {
+	__u64 ip_at;	/* where the outer IP header is, from the first byte */
+	__u64 asides;	/* ASIDE_BIT of each */
+	__u32 spi;
+	__u32 seq;
+	__u32 bytes;	/* outer IP packet */
+	__u16 sport;	/* UDP encapsulation */
+	__u16 dport;
+	__u8 family;	/* 4 or 6 */
+	__u8 encap;	/* 1: ESP in UDP */
+};
+
+static __always_inline enum why parse_esp(struct cursor *c, struct view *v)
+{
+	struct ip_esp_hdr *esp;
+
+	if (!cursor_pull(c, &esp))
+		return WHY_ESP_SHORT;
+	v->spi = bpf_ntohl(esp->spi);
+	v->seq = bpf_ntohl(esp->seq_no);
+	return WHY_ESP;
+}
+
+/* The three fields that tell IKE from zero-filled or random payloads on its ports. */
+static __always_inline enum why parse_ike(struct cursor *c)
+{
+	__u32 spi;
+	__u8 *ike;
+
+	if (!cursor_take(c, (void **)&ike, IKE_HEADER))
+		return WHY_BAD_IKE;
+	/* By halves: the header may start at an odd multiple of four. */
+	spi = *(__u32 *)ike | *(__u32 *)(ike + 4);
+	if (!spi)
+		return WHY_BAD_IKE;
+	if (ike[IKE_VERSION_AT] >> 4 != 1 && ike[IKE_VERSION_AT] >> 4 != 2)
+		return WHY_BAD_IKE;
+	return WHY_IKE;
+}
+
+/* RFC 3948 section 2: ESP, IKE behind the non-ESP marker, or a keepalive. */
+static __always_inline enum why parse_natt(struct cursor *c, struct view *v)
+{
+	__be32 *word, *seq;
+	__u8 *byte;
+
+	if (cursor_left(c) == 1)
+		return cursor_pull(c, &byte) && *byte == KEEPALIVE_BYTE ? WHY_KEEPALIVE : WHY_NATT_SHORT;
+	if (!cursor_pull(c, &word))
+		return WHY_NATT_SHORT;
+	if (*word == NON_ESP_MARKER)
+		return parse_ike(c);
+	if (!cursor_pull(c, &seq))
+		return WHY_ESP_SHORT;
+	v->spi = bpf_ntohl(*word);
+	v->seq = bpf_ntohl(*seq);
+	v->encap = 1;
+	return WHY_ESP_UDP;
+}
+
+static __always_inline bool is_natt_port(__u16 port)
+{
+	for (int i = 0; i < NATT_PORTS; i++)
+		if (cfg_natt_ports[i] && cfg_natt_ports[i] == port)
+			return true;
+	return false;
+}
+
+static __always_inline enum why parse_udp(struct cursor *c, struct view *v)
+{
+	struct {
+		__be16 source, dest;
+	} *ports;
+	struct {
+		__be16 len, check;
+	} *rest;
+	__u32 payload;
+	bool natt;
+
+	if (!cursor_pull(c, &ports))
+		return WHY_BAD_UDP;
+	v->sport = bpf_ntohs(ports->source);
+	v->dport = bpf_ntohs(ports->dest);
+	natt = is_natt_port(v->sport) || is_natt_port(v->dport);
+	if (!natt && v->sport != IKE_PORT && v->dport != IKE_PORT)
+		return WHY_NOT_IPSEC;
+	if (!cursor_pull(c, &rest))
+		return WHY_BAD_UDP;
+	payload = bpf_ntohs(rest->len);
+	if (payload < sizeof(struct udphdr))
+		return WHY_BAD_UDP;
+	payload -= sizeof(struct udphdr);
+	/* The length is that of the whole datagram, of which a first fragment holds only a part. */
+	if (!(v->asides & ASIDE_BIT(ASIDE_FRAG_FIRST))) {
+		if (payload > cursor_left(c))
+			return WHY_BAD_UDP;
+		c->limit = c->at + payload;
+	}
+	return natt ? parse_natt(c, v) : parse_ike(c);
+}
+
+/* What parse_chain found instead of a protocol to go on with. */
+enum chain {
+	CHAIN_END,
+	CHAIN_AH_BAD,
+	CHAIN_EXT_BAD,
+	CHAIN_FRAG_LATER,
+	CHAIN_DEEP,
+};
+
+/* Passes over IPv6 extension headers and AH; *proto becomes what follows them. */
+static __always_inline enum chain parse_chain(struct cursor *c, struct view *v, __u8 *proto)
+{
+	__u64 unknown = cursor_unknown(c);
+
+	NO_UNROLL
+	for (int i = 0; i <= EXT_DEPTH; i++) {
+		FORGET(c->at, unknown);
+		FORGET(v->asides, unknown);
+		c->at &= CHAIN_AT_MASK;
+		if (*proto == IPPROTO_AH) {
+			struct ip_auth_hdr *ah;
+			__u32 len;
+
+			if (i == EXT_DEPTH)
+				return CHAIN_DEEP;
+			if (!cursor_pull(c, &ah))
+				return CHAIN_AH_BAD;
+			/* RFC 4302 section 2.2: in 4-byte words, less two. */
+			len = (ah->hdrlen + 2) * 4;
+			if (len < sizeof(*ah) || !cursor_skip(c, len - sizeof(*ah)))
+				return CHAIN_AH_BAD;
+			v->asides |= ASIDE_BIT(ASIDE_AH);
+			*proto = ah->nexthdr;
+		} else if (v->family == 4) {
+			return CHAIN_END;
+		} else if (*proto == IPPROTO_FRAGMENT) {
+			struct frag_hdr *frag;
+			__u16 where;
+
+			if (i == EXT_DEPTH)
+				return CHAIN_DEEP;
+			if (!cursor_pull(c, &frag))
+				return CHAIN_EXT_BAD;
+			where = bpf_ntohs(frag->frag_off);
+			if (where & IP6_OFFSET)
+				return CHAIN_FRAG_LATER;
+			/* Offset 0 and none to come is an atomic fragment (RFC 6946): a whole packet. */
+			if (where & IP6_MF)
+				v->asides |= ASIDE_BIT(ASIDE_FRAG_FIRST);
+			*proto = frag->nexthdr;
+		} else if (*proto == IPPROTO_HOPOPTS || *proto == IPPROTO_ROUTING || *proto == IPPROTO_DSTOPTS) {
+			struct ipv6_opt_hdr *opt;
+
+			if (i == EXT_DEPTH)
+				return CHAIN_DEEP;
+			if (!cursor_pull(c, &opt) || !cursor_skip(c, opt->hdrlen * 8 + 8 - sizeof(*opt)))
+				return CHAIN_EXT_BAD;
+			*proto = opt->nexthdr;
+		} else {
+			return CHAIN_END;
+		}
+	}
+	return CHAIN_DEEP;
+}
+
+static __always_inline bool in_chain(__u8 proto)
+{
+	return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_FRAGMENT ||
+	       proto == IPPROTO_AH || proto == IPPROTO_DSTOPTS;
+}
+
+/* From the first header after IP on. */
+static __always_inline enum why parse_transport(struct cursor *c, struct view *v, __u8 proto)
+{
+	__u64 unknown = cursor_unknown(c);
+
+	FORGET(c->at, unknown);
+	FORGET(c->limit, unknown);
+	FORGET(v->asides, unknown);
+	c->at &= TRANSPORT_AT_MASK;
+	if (in_chain(proto)) {
+		switch (parse_chain(c, v, &proto)) {
+		case CHAIN_AH_BAD:
+			return WHY_BAD_AH;
+		case CHAIN_EXT_BAD:
+			return WHY_BAD_IPV6_EXT;
+		case CHAIN_FRAG_LATER:
+			return WHY_FRAG_LATER;
+		case CHAIN_DEEP:
+			return v->family == 4 ? WHY_AH : WHY_IPV6_EXT_DEPTH;
+		case CHAIN_END:
+			break;
+		}
+	}
+	if (proto == IPPROTO_ESP)
+		return parse_esp(c, v);
+	if (v->asides & ASIDE_BIT(ASIDE_AH))
+		return WHY_AH;
+	if (proto == IPPROTO_UDP)
+		return parse_udp(c, v);
+	return WHY_NOT_IPSEC;
+}
+
+/* parse_ipv4 and parse_ipv6 return this when a protocol is left to look at. */
+#define WHY_NONE_YET WHY_MAX
+
+static __always_inline enum why parse_ipv4(struct cursor *c, struct view *v, __u8 *proto)
+{
+	__u64 available = cursor_left(c);
+	struct iphdr *ip;
+	__u32 header, total, frag;
+
+	if (!cursor_pull(c, &ip) || ip->version_ihl >> 4 != 4)
+		return WHY_BAD_IPV4;
+	header = (ip->version_ihl & 0xf) * 4;
+	total = bpf_ntohs(ip->tot_len);
+	/* BIG TCP writes 0 into what is too long for the field (kernel iph_set_totlen, v6.3). */
+	if (!total && available > LEN16_MAX)
+		total = available;
+	if (header < sizeof(*ip) || total < header || total > available)
+		return WHY_BAD_IPV4;
+	v->ip_at = c->at - sizeof(*ip);
+	v->family = 4;
+	v->bytes = total;
+	frag = bpf_ntohs(ip->frag_off);
+	if (frag & IP_OFFSET)
+		return WHY_FRAG_LATER;
+	if (frag & IP_MF)
+		v->asides |= ASIDE_BIT(ASIDE_FRAG_FIRST);
+	c->limit = c->at - sizeof(*ip) + total;
+	c->at += header - sizeof(*ip);
+	*proto = ip->protocol;
+	return WHY_NONE_YET;
+}
+
+static __always_inline enum why parse_ipv6(struct cursor *c, struct view *v, __u8 *proto)
+{
+	struct ipv6hdr *ip;
+	__u64 payload;
+
+	if (!cursor_pull(c, &ip) || bpf_ntohl(ip->version_class_flow) >> 28 != 6)
+		return WHY_BAD_IPV6;
+	payload = bpf_ntohs(ip->payload_len);
+	/* BIG TCP again (v5.19 and later). */
+	if (!payload && cursor_left(c) > LEN16_MAX)
+		payload = cursor_left(c);
+	if (payload > cursor_left(c))
+		return WHY_BAD_IPV6;
+	c->limit = c->at + payload;
+	v->ip_at = c->at - sizeof(*ip);
+	v->family = 6;
+	v->bytes = payload + sizeof(*ip);
+	*proto = ip->nexthdr;
+	return WHY_NONE_YET;
+}
+
+/* For devices without a link header, where the first nibble is all there is to go by. */
+static __always_inline enum why parse_l3(struct cursor *c, struct view *v)
+{
+	__u8 *first = c->data, proto = 0;
+	enum why why = WHY_NOT_IP;
+
+	if (!cursor_left(c))
+		return WHY_NOT_IP;
+	if ((void *)(first + 1) > c->end) {
+		c->cut = true;
+		return WHY_NOT_IP;
+	}
+	if (*first >> 4 == 4)
+		why = parse_ipv4(c, v, &proto);
+	else if (*first >> 4 == 6)
+		why = parse_ipv6(c, v, &proto);
+	return why == WHY_NONE_YET ? parse_transport(c, v, proto) : why;
+}
+
+/* `tags` counts the VLAN tags that the kernel has already taken off the frame. */
+static __always_inline enum why parse_eth(struct cursor *c, struct view *v, __u32 tags)
+{
+	struct ethhdr *eth;
+	enum why why = WHY_NOT_IP;
+	__u8 proto = 0;
+	__be16 type;
+
+	if (!cursor_pull(c, &eth))
+		return WHY_BAD_ETH;
+	type = eth->h_proto;
+	for (int i = 0; i <= VLAN_DEPTH; i++) {
+		struct vlan_hdr *vlan;
+
+		if (type != bpf_htons(ETH_P_8021Q) && type != bpf_htons(ETH_P_8021AD))
+			break;
+		if (tags++ == VLAN_DEPTH)
+			return WHY_VLAN_DEPTH;
+		if (!cursor_pull(c, &vlan))
+			return WHY_BAD_ETH;
+		type = vlan->h_vlan_encapsulated_proto;
+	}
+	if (tags)
+		v->asides |= ASIDE_BIT(tags == 1 ? ASIDE_VLAN : ASIDE_VLAN2);
+	if (type == bpf_htons(ETH_P_IP))
+		why = parse_ipv4(c, v, &proto);
+	else if (type == bpf_htons(ETH_P_IPV6))
+		why = parse_ipv6(c, v, &proto);
+	return why == WHY_NONE_YET ? parse_transport(c, v, proto) : why;
+}
+
+#endif

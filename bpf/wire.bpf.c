@@ -1,0 +1,115 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Every packet on the wire, in one class each; every ESP packet accounted to its SA. The same
+ * functions serve XDP, TC and capture files. They only look: every path lets the packet go on.
+ */
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+
+#include "account.h"
+
+/*
+ * What TC is asked to make readable: Ethernet, two tags, IPv6, and extension headers for most that
+ * is met. Packets with more than that stay as they are and count as truncated.
+ */
+#define PULL_BYTES 256
+
+/* Not inlined, so that the compiler describes struct offline_meta to the Go side. */
+static __noinline __u64 offline_time(const struct offline_meta *meta)
+{
+	return meta->time_ns;
+}
+
+SEC("xdp")
+int xdp_ingress(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct cursor c = { .data = data, .end = end, .limit = end - data };
+	struct scene at = { .dir = DIR_IN };
+	struct view v = {};
+	enum why why;
+
+	if (cfg_offline) {
+		struct offline_meta *meta = (void *)(long)ctx->data_meta;
+
+		at.dir = DIR_UNKNOWN;
+		if ((void *)(meta + 1) <= data) {
+			at.ifindex = meta->ifindex;
+			at.time_ns = offline_time(meta);
+			if (meta->wire_len > c.limit)
+				c.limit = meta->wire_len;
+		}
+	} else {
+		at.ifindex = ctx->ingress_ifindex;
+	}
+	why = parse_eth(&c, &v, 0);
+	observe(why, &v, &c, &at);
+	return XDP_PASS;
+}
+
+/*
+ * TC may hold a packet's headers in pages, out of reach. Then, and only then, they are pulled into
+ * the linear part, which moves bytes but changes none, and the packet is parsed again.
+ */
+static __always_inline int tc_observe(struct __sk_buff *skb, enum direction dir, bool l3)
+{
+	struct scene at = { .dir = dir };
+	__u32 pulled = 0, asides;
+	struct cursor c;
+	struct view v;
+	enum why why;
+
+	for (int i = 0; i < 2; i++) {
+		c = (struct cursor){
+			.data = (void *)(long)skb->data,
+			.end = (void *)(long)skb->data_end,
+			.limit = skb->len,
+		};
+		__builtin_memset(&v, 0, sizeof(v));
+		v.asides = pulled;
+		why = l3 ? parse_l3(&c, &v) : parse_eth(&c, &v, skb->vlan_present ? 1 : 0);
+		if (likely(!c.cut) || i)
+			break;
+		if (bpf_skb_pull_data(skb, skb->len < PULL_BYTES ? skb->len : PULL_BYTES)) {
+			lose(LOST_PULL);
+			asides = v.asides;
+			count_class(why, dir);
+			if (asides)
+				count_asides(asides, dir);
+			return TCX_NEXT;
+		}
+		pulled = ASIDE_BIT(ASIDE_PULLED);
+	}
+	at.ifindex = skb->ifindex;
+	observe(why, &v, &c, &at);
+	return TCX_NEXT;
+}
+
+SEC("tcx/ingress")
+int tc_ingress(struct __sk_buff *skb)
+{
+	return tc_observe(skb, DIR_IN, false);
+}
+
+SEC("tcx/egress")
+int tc_egress(struct __sk_buff *skb)
+{
+	return tc_observe(skb, DIR_OUT, false);
+}
+
+/* For devices without an Ethernet header: tunnels, PPP, WWAN. */
+SEC("tcx/ingress")
+int tc_ingress_l3(struct __sk_buff *skb)
+{
+	return tc_observe(skb, DIR_IN, true);
+}
+
+SEC("tcx/egress")
+int tc_egress_l3(struct __sk_buff *skb)
+{
+	return tc_observe(skb, DIR_OUT, true);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
