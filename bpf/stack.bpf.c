@@ -159,8 +159,7 @@ static __always_inline void identify(struct drop *d, struct sk_buff *skb, __u32 
 	forget(d);
 	d->cause = cause;
 	d->class = class;
-	if (class == MIB_OUTPUT || class == MIB_OSEQ ||
-	    (class == MIB_LOOKUP && cause != CAUSE_FWD_HDR_ERROR)) {
+	if (class == MIB_OUTPUT || class == MIB_OSEQ || class == MIB_LOOKUP) {
 		d->key.dir = DIR_OUT;
 		x = sa_sending(skb);
 		/* With crypto offload the bundle is gone, but the SA is in the sec_path. */
@@ -251,8 +250,14 @@ int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 		if (site >= SITE_MAX)
 			return 0;
 		classes = classes_of_site[site];
-		/* ip_forward() and ip6_forward() give this reason when __xfrm_route_forward() fails. */
-		if (site == SITE_FORWARD && cfg_reason_xfrm_policy && reason != cfg_reason_xfrm_policy)
+		/*
+		 * A failed look-up takes the packet's route away (__xfrm_route_forward()). One that
+		 * still has its route died of something else, of its hop limit for example. Kernels
+		 * that give reasons say so besides.
+		 */
+		if (site == SITE_FORWARD &&
+		    (skb_route(skb) ||
+		     (cfg_reason_xfrm_policy && reason != cfg_reason_xfrm_policy)))
 			classes &= ~CLASS(MIB_LOOKUP);
 	}
 	s = my_shadow();
