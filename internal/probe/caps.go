@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
+	"xfrmscope/internal/kernel"
+)
+
+// Ask finds out what the plan depends on, by trying. It leaves nothing attached.
+func Ask(features kernel.Features, symbols *kernel.Symbols) Capabilities {
+	caps := Capabilities{
+		Atomics:  verdict(features.Atomics),
+		TCX:      verdict(features.TCX),
+		BTF:      verdict(features.BTF),
+		XDPFrags: haveXDPFrags(),
+		Missing:  make(map[string]string),
+	}
+	for _, module := range []string{"esp4_offload", "esp6_offload"} {
+		if _, err := os.Stat("/sys/module/" + module); err == nil {
+			caps.GROHidesESP = true
+		}
+	}
+	probe := ""
+	for _, place := range audits {
+		if symbols != nil && len(symbols.Function(place.function)) == 0 {
+			caps.Missing[place.function] = "this kernel has no such function (built without CONFIG_AUDITSYSCALL, or without IPsec)"
+			continue
+		}
+		if probe == "" {
+			probe = place.function
+		}
+	}
+	if probe != "" && caps.BTF == nil {
+		caps.Fentry = verdict(kernel.Fentry(probe))
+		if caps.Fentry != nil {
+			caps.Kprobe = verdict(kernel.Kprobe(probe))
+		}
+	}
+	return caps
+}
+
+// verdict turns a three-valued answer into the form of Capabilities.
+func verdict(a kernel.Answer) error {
+	switch {
+	case a.State == kernel.Yes:
+		return nil
+	case a.Err != nil:
+		return a.Err
+	case a.State == kernel.No:
+		return ebpf.ErrNotSupported
+	}
+	return errors.New("not known")
+}
+
+// haveXDPFrags loads a program that says it can take packets in several buffers (5.18).
+func haveXDPFrags() error {
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.XDP, Flags: unix.BPF_F_XDP_HAS_FRAGS, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()},
+	})
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("load XDP program for several buffers: %w: %w", ebpf.ErrNotSupported, err)
+	}
+	if err != nil {
+		return fmt.Errorf("load XDP program for several buffers: %w", err)
+	}
+	return prog.Close()
+}

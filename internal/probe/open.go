@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf/rlimit"
+
+	"xfrmscope/internal/kernel"
+	"xfrmscope/internal/netns"
+)
+
+// Kernel is what Open and Preview know of the running kernel; it is read once.
+type Kernel struct {
+	Capabilities Capabilities
+	Features     kernel.Features
+	Symbols      *kernel.Symbols // nil: see SymbolsErr
+	SymbolsErr   error
+	Tables       *kernel.Tables // nil: see TablesErr
+	TablesErr    error
+}
+
+// AskKernel finds out what the running kernel offers. It attaches nothing for longer than an instant.
+func AskKernel() (*Kernel, error) {
+	if err := kernel.CheckCapabilities(); err != nil {
+		return nil, err
+	}
+	// Below 5.11 the kernel counts BPF memory against a limit that is far too small.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("lift the limit on locked memory: %w: run as root or with CAP_SYS_RESOURCE", err)
+	}
+	k := &Kernel{Features: kernel.ProbeFeatures()}
+	k.Symbols, k.SymbolsErr = kernel.LoadSymbols()
+	k.Tables, k.TablesErr = kernel.LoadTables()
+	k.Capabilities = Ask(k.Features, k.Symbols)
+	return k, nil
+}
+
+// Preview plans without loading or attaching anything, for doctor.
+func Preview(k *Kernel, opts Options) (Plan, error) {
+	ns, err := netns.Open(opts.Netns)
+	if err != nil {
+		return Plan{}, err
+	}
+	var plan Plan
+	err = ns.Do(func() error {
+		devices, err := Devices()
+		if err != nil {
+			return err
+		}
+		plan, err = Make(k.Capabilities, devices, opts)
+		return err
+	})
+	return plan, errors.Join(err, ns.Close())
+}
+
+// Open plans, loads and attaches. k may be nil: then the kernel is asked first. All of it happens in
+// the network namespace that opts name; the caller's thread stays where it is.
+func Open(k *Kernel, opts Options) (*Set, error) {
+	if k == nil {
+		var err error
+		if k, err = AskKernel(); err != nil {
+			return nil, err
+		}
+	}
+	ns, err := netns.Open(opts.Netns)
+	if err != nil {
+		return nil, err
+	}
+	s := &Set{ns: ns}
+	if err := ns.Do(func() error { return s.open(k, opts) }); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// open runs in the observed namespace.
+func (s *Set) open(k *Kernel, opts Options) error {
+	devices, err := Devices()
+	if err != nil {
+		return err
+	}
+	if s.plan, err = Make(k.Capabilities, devices, opts); err != nil {
+		return err
+	}
+	s.notes = s.plan.Notes
+	if k.SymbolsErr != nil {
+		s.notes = append(s.notes, "drops are not filtered by function: "+k.SymbolsErr.Error())
+	}
+	if len(s.plan.Wire) > 0 {
+		if err := s.attachWire(); err != nil {
+			return err
+		}
+	}
+	if len(s.plan.Stack) > 0 {
+		s.attachStack(facts{k.Tables, k.Symbols}, k.TablesErr)
+	}
+	if s.Attached() == 0 {
+		return fmt.Errorf("attach: no hook holds: %s", s.reasons())
+	}
+	return nil
+}

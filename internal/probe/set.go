@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf"
+
+	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/netns"
+	"xfrmscope/internal/reader"
+)
+
+// Set is what is loaded and attached. Links, programs and maps are held by descriptors only, nothing
+// is pinned: all of it ends with the process (for clsact see clsact.go).
+type Set struct {
+	plan  Plan
+	ns    *netns.Handle
+	hooks []ledger.Hook
+	notes []string
+
+	wire  *ebpf.Collection // nil: not observed
+	stack *stackSet        // nil: not observed
+
+	mu       sync.Mutex
+	links    []attached // in the order of attaching
+	detached bool
+	closed   bool
+}
+
+type attached struct {
+	name   string
+	closer io.Closer
+}
+
+// Plan is what the set was made from.
+func (s *Set) Plan() Plan { return s.plan }
+
+// Hooks tells of every planned hook whether it is attached, how or why not, and what that costs.
+func (s *Set) Hooks() []ledger.Hook { return slices.Clone(s.hooks) }
+
+// Notes are remarks on the choice of devices and objects, for the user.
+func (s *Set) Notes() []string { return slices.Clone(s.notes) }
+
+// Netns is the observed network namespace, open until Close.
+func (s *Set) Netns() *netns.Handle { return s.ns }
+
+// Attached counts the hooks that are attached.
+func (s *Set) Attached() int {
+	n := 0
+	for _, h := range s.hooks {
+		if h.Attached {
+			n++
+		}
+	}
+	return n
+}
+
+// add notes a hook that was tried: attached by l, or not and why.
+func (s *Set) add(h Hook, l io.Closer, c Candidate, why []string) {
+	out := ledger.Hook{Name: h.Name, Attached: l != nil}
+	reason := strings.Join(why, "; ")
+	if l != nil {
+		s.links = append(s.links, attached{h.Name, l})
+		out.Why = string(c.Way)
+		if reason != "" {
+			out.Why += " (" + reason + ")"
+		}
+		out.Costs = h.Limits
+		if c.Way == WayXDP {
+			out.Costs = "" // limits are those of the fallbacks
+		}
+	} else {
+		out.Why, out.Costs = reason, h.Costs
+	}
+	s.hooks = append(s.hooks, out)
+}
+
+// Source is what a reader needs of the set.
+func (s *Set) Source() (reader.Source, error) {
+	src := reader.Source{Programs: make(map[string]*ebpf.Program)}
+	if s.wire != nil {
+		maps, err := reader.WireMapsOf(s.wire.Maps)
+		if err != nil {
+			return src, err
+		}
+		src.Wire = &maps
+		src.Events, src.Lost = s.wire.Maps["events"], s.wire.Maps["lost_counts"]
+		for name, p := range s.wire.Programs {
+			src.Programs[name] = p
+		}
+	}
+	if s.stack != nil {
+		s.stack.source(&src)
+	}
+	return src, nil
+}
+
+// Detach takes every hook away, the last attached first, and keeps the maps: what was counted can
+// still be read. It may be called again.
+func (s *Set) Detach() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.detached {
+		return nil
+	}
+	s.detached = true
+	var errs []error
+	for _, l := range slices.Backward(s.links) {
+		if err := l.closer.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("detach %s: %w", l.name, err))
+		}
+	}
+	s.links = nil
+	return errors.Join(errs...)
+}
+
+// Close detaches and gives everything back. It may be called again.
+func (s *Set) Close() error {
+	err := s.Detach()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return err
+	}
+	s.closed = true
+	if s.stack != nil {
+		s.stack.coll.Close()
+	}
+	if s.wire != nil {
+		s.wire.Close()
+	}
+	if s.ns != nil {
+		err = errors.Join(err, s.ns.Close())
+	}
+	return err
+}

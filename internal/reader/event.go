@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reader
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+	"unsafe"
+
+	"xfrmscope/internal/bpfobj"
+	"xfrmscope/internal/ledger"
+)
+
+const rawEventSize = int(unsafe.Sizeof(bpfobj.Event{}))
+
+// Event is one thing that happened to one packet. It marshals to one object of `trace --json`.
+type Event struct {
+	Time         time.Time        `json:"time"`
+	MonoNS       uint64           `json:"mono_ns"`
+	Kind         string           `json:"kind"` // enum event_kind, lower case without prefix
+	Direction    ledger.Direction `json:"direction"`
+	SPI          ledger.SPI       `json:"spi"`
+	Src          netip.Addr       `json:"src"`
+	Dst          netip.Addr       `json:"dst"`
+	SrcPort      uint16           `json:"sport,omitempty"` // UDP encapsulation
+	DstPort      uint16           `json:"dport,omitempty"`
+	ReqID        uint32           `json:"reqid,omitempty"`
+	Seq          uint64           `json:"seq"`
+	Top          uint64           `json:"top,omitempty"`           // highest number before this packet
+	Value        int64            `json:"value,omitempty"`         // by kind: numbers skipped, distance below top, …
+	Extent       uint32           `json:"extent,omitempty"`        // late: RFC 4737 reorder extent
+	Cause        ledger.Cause     `json:"cause,omitempty"`         // xfrm_drop
+	Counter      string           `json:"counter,omitempty"`       // xfrm_drop: the kernel's counter that moved
+	Reason       string           `json:"reason,omitempty"`        // xfrm_drop: skb drop reason
+	Location     string           `json:"location,omitempty"`      // xfrm_drop: function+offset that freed it
+	ReplayWindow uint32           `json:"replay_window,omitempty"` // xfrm_drop: the SA's
+	Interface    string           `json:"interface,omitempty"`
+	Ifindex      uint32           `json:"ifindex,omitempty"`
+	CPU          uint32           `json:"cpu"`
+}
+
+// Kinds of events, as Event.Kind has them.
+const (
+	KindSANew     = "sa_new"
+	KindGap       = "gap"
+	KindDuplicate = "duplicate"
+	KindLate      = "late"
+	KindStale     = "stale"
+	KindRestart   = "restart"
+	KindJump      = "jump"
+	KindXfrmDrop  = "xfrm_drop"
+)
+
+// Translate gives names to the numbers in events that only this kernel and this machine know. Any
+// of its functions may be nil; the number is shown then.
+type Translate struct {
+	Location  func(addr uint64) string
+	Reason    func(uint32) string
+	Counter   func(uint32) string
+	Interface func(ifindex uint32) string
+}
+
+// clock turns the events' CLOCK_MONOTONIC into wall time, with an offset taken once, so that no two
+// events change their order.
+type clock struct{ wallAtZero time.Time }
+
+func newClock() (clock, error) {
+	mono, err := monoNow()
+	if err != nil {
+		return clock{}, err
+	}
+	return clock{time.Now().Add(-time.Duration(mono))}, nil
+}
+
+func (c clock) wall(monoNS uint64) time.Time { return c.wallAtZero.Add(time.Duration(monoNS)) }
+
+// decodeEvent turns a ring record into an Event.
+func (n *Names) decodeEvent(b []byte, c clock, tr Translate) (Event, error) {
+	if len(b) < rawEventSize {
+		return Event{}, fmt.Errorf("decode event: %d bytes, want %d: the objects and the Go side are of different builds",
+			len(b), rawEventSize)
+	}
+	var raw bpfobj.Event
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&raw)), rawEventSize), b)
+	e := Event{
+		Time: c.wall(raw.TimeNs).Round(0), MonoNS: raw.TimeNs, Kind: name(n.Event, int(raw.Kind)),
+		Direction: direction(raw.Dir), SPI: ledger.SPI(raw.Spi), Src: addr(raw.Src), Dst: addr(raw.Dst),
+		SrcPort: raw.Sport, DstPort: raw.Dport, ReqID: raw.Reqid,
+		Seq: raw.Seq, Top: raw.Top, Value: raw.Value, Extent: raw.Extent,
+		Ifindex: raw.Ifindex, CPU: raw.Cpu, ReplayWindow: raw.ReplayWindow,
+	}
+	if tr.Interface != nil && raw.Ifindex != 0 {
+		e.Interface = tr.Interface(raw.Ifindex)
+	}
+	if e.Kind != KindXfrmDrop {
+		// On the wire numbers are joined and biased, each restart an epoch further (abi.h).
+		e.Seq, e.Top = plainEvent(raw.Seq, raw.Top)
+		return e, nil
+	}
+	e.Cause = ledger.Cause(name(n.Cause, int(raw.Cause)))
+	if raw.Mib != 0 {
+		e.Counter = translate(tr.Counter, raw.Mib, "counter_%d")
+	}
+	if raw.Reason != 0 {
+		e.Reason = translate(tr.Reason, raw.Reason, "reason_%d")
+	}
+	if raw.Location != 0 {
+		e.Location = fmt.Sprintf("0x%x", raw.Location)
+		if tr.Location != nil {
+			e.Location = tr.Location(raw.Location)
+		}
+	}
+	return e, nil
+}
+
+// plainEvent shows the 32 bits that were on the wire. Which epoch a number was joined to is the wire
+// program's own affair, and a restart begins a new one.
+func plainEvent(seq, top uint64) (uint64, uint64) {
+	return seq & (seqBias - 1), top & (seqBias - 1)
+}
+
+func translate(f func(uint32) string, v uint32, format string) string {
+	if f != nil {
+		if s := f(v); s != "" {
+			return s
+		}
+	}
+	return fmt.Sprintf(format, v)
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package reader turns what the kernel programs wrote into what the ledger reads: maps into
+// snapshots, ring records into events. It resets no counter; totals are absolute.
+package reader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"xfrmscope/internal/ledger"
+)
+
+// Source is what has been loaded. Whatever is nil is not observed.
+type Source struct {
+	Wire     *WireMaps
+	Stack    *StackMaps
+	Events   *ebpf.Map
+	Lost     *ebpf.Map
+	Programs map[string]*ebpf.Program
+	// Sync brings the stack programs' view of the kernel's counters up to date; nil without them.
+	Sync func() error
+}
+
+// Options of a Reader. Zero values mean the defaults below.
+type Options struct {
+	// Horizon is how long a missing number may still be on its way. A reader that is not sampled
+	// several times within it (Run, or Snapshot) takes recent losses for pending.
+	Horizon time.Duration
+	// Idle is how long an SA must have been silent before its slot may be reclaimed.
+	Idle time.Duration
+	// Grace is how long a slot rests between leaving the table and being used again, so that a
+	// program that found it before is done with it. Programs run for microseconds.
+	Grace time.Duration
+	// Now is the clock, for tests.
+	Now func() time.Time
+}
+
+// Defaults of Options.
+const (
+	DefaultHorizon = time.Second
+	DefaultIdle    = time.Minute
+	DefaultGrace   = time.Second
+)
+
+// Dump is what is to be read between the two readings of the wire: the SAs as the kernel has them.
+type Dump struct {
+	SAD      []ledger.SADEntry // nil: not readable
+	Ended    []ledger.EndedSA
+	XfrmStat map[string]uint64 // nil: not readable
+}
+
+// Reader reads one source. It is safe for concurrent use.
+type Reader struct {
+	src   Source
+	opts  Options
+	names *Names
+
+	mu    sync.Mutex
+	table *Table // nil: wire not observed
+	slots []Slot // scratch
+	live  map[uint32]*slotRecord
+	reap  reaper
+
+	started    time.Time
+	usedBefore time.Duration // CPU time at the start
+}
+
+// slotRecord is what the reader remembers of a slot between readings.
+type slotRecord struct {
+	slot     Slot
+	key      ledger.SAKey
+	valid    bool // the key is known: its state has been read
+	history  history
+	packets  uint64
+	changed  time.Time // when packets last grew
+	retired  time.Time // when it left the table; zero: it is in it
+	before   uint64    // packets at the start of a snapshot
+	hasFirst bool
+}
+
+// New prepares to read a source, which stays the caller's.
+func New(src Source, opts Options) (*Reader, error) {
+	names, err := LoadNames()
+	if err != nil {
+		return nil, err
+	}
+	if opts.Horizon == 0 {
+		opts.Horizon = DefaultHorizon
+	}
+	if opts.Idle == 0 {
+		opts.Idle = DefaultIdle
+	}
+	if opts.Grace == 0 {
+		opts.Grace = DefaultGrace
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	r := &Reader{src: src, opts: opts, names: names, live: make(map[uint32]*slotRecord)}
+	r.reap.folded = make(map[ledger.SAKey]ledger.WireSA)
+	r.started = opts.Now()
+	if r.usedBefore, err = cpuTime(); err != nil {
+		return nil, err
+	}
+	if src.Wire != nil {
+		if r.table, err = OpenTable(*src.Wire); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// Run samples the SAs' highest numbers often enough to tell lost from pending, and reclaims idle
+// slots when they run short, until the context ends. It returns nil then.
+func (r *Reader) Run(ctx context.Context) error {
+	tick := time.NewTicker(r.opts.Horizon / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := r.Sample(); err != nil {
+			return err
+		}
+	}
+}
+
+// Sample notes how far each SA has come.
+func (r *Reader) Sample() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.table == nil {
+		return nil
+	}
+	now := r.opts.Now()
+	err := r.eachState(now, func(rec *slotRecord, s *State) {
+		rec.history.add(now, s.Highest, r.opts.Horizon)
+	})
+	return errors.Join(err, r.reclaim(now, nil, false))
+}
+
+// eachState reads the state of every slot in the table or on its way out of it.
+func (r *Reader) eachState(now time.Time, fn func(*slotRecord, *State)) error {
+	var err error
+	if r.slots, err = r.table.Slots(r.slots); err != nil {
+		return err
+	}
+	for _, slot := range r.slots {
+		rec := r.live[slot.Index]
+		if rec == nil {
+			rec = &slotRecord{slot: slot, changed: now}
+			r.live[slot.Index] = rec
+		}
+	}
+	for _, rec := range r.live {
+		s, err := r.table.State(rec.slot.Index)
+		if err != nil {
+			return err
+		}
+		if s.Used == 0 {
+			continue // its first packet is being written down this moment
+		}
+		rec.key, rec.valid = s.Key(), true
+		if p := s.packets(); p != rec.packets {
+			rec.packets, rec.changed = p, now
+		}
+		fn(rec, s)
+	}
+	return nil
+}
+
+// Snapshot reads everything at one moment: each SA's packets, then what dump reads, then all the
+// rest. What the kernel did between the two readings is what the ledger allows for as in flight.
+func (r *Reader) Snapshot(ctx context.Context, dump func(context.Context) (Dump, error)) (ledger.Snapshot, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	snap := ledger.Snapshot{}
+	if r.table != nil {
+		for _, rec := range r.live {
+			rec.hasFirst = false
+		}
+		if err := r.eachState(r.opts.Now(), func(rec *slotRecord, s *State) {
+			rec.before, rec.hasFirst = s.packets(), true
+		}); err != nil {
+			return snap, err
+		}
+	}
+	var sad []ledger.SADEntry
+	if dump != nil {
+		d, err := dump(ctx)
+		if err != nil {
+			return snap, err
+		}
+		snap.SAD, snap.Ended, snap.XfrmStat = d.SAD, d.Ended, d.XfrmStat
+		sad = d.SAD
+	}
+	snap.At = r.opts.Now()
+	return snap, errors.Join(
+		r.readWire(&snap),
+		r.readStack(&snap),
+		r.reclaim(snap.At, sad, false),
+		r.readSelf(&snap),
+	)
+}
+
+// readWire fills in the wire's side of a snapshot.
+func (r *Reader) readWire(snap *ledger.Snapshot) error {
+	if r.table == nil {
+		return nil
+	}
+	byKey := make(map[ledger.SAKey]ledger.WireSA, len(r.live)+len(r.reap.folded))
+	for key, w := range r.reap.folded {
+		byKey[key] = w
+	}
+	var errs []error
+	err := r.eachState(snap.At, func(rec *slotRecord, s *State) {
+		count, err := r.table.Count(rec.slot.Index)
+		if err != nil {
+			errs = append(errs, err)
+			return
+		}
+		rec.history.add(snap.At, s.Highest, r.opts.Horizon)
+		w := s.WireSA(count, s.missingAbove(rec.history.settled(snap.At, r.opts.Horizon)))
+		w.PacketsBefore = 0
+		if rec.hasFirst {
+			// Counts and state are written one after the other; the earlier reading is never
+			// ahead of the later one but for a lost race, which is counted as contention.
+			w.PacketsBefore = min(rec.before, w.Packets)
+		}
+		if old, ok := byKey[w.Key]; ok {
+			w = merge(old, w)
+		}
+		byKey[w.Key] = w
+	})
+	errs = append(errs, err)
+	snap.Wire = sortedWire(byKey)
+	snap.Packets, err = r.totals()
+	return errors.Join(append(errs, err)...)
+}
+
+// totals reads the classes and asides.
+func (r *Reader) totals() (*ledger.WireTotals, error) {
+	classes, err := r.table.byDirection(r.table.maps.WhyCounts, r.names.Why)
+	if err != nil {
+		return nil, fmt.Errorf("read why_counts: %w", err)
+	}
+	asides, err := r.table.byDirection(r.table.maps.AsideCounts, r.names.Aside)
+	if err != nil {
+		return nil, fmt.Errorf("read aside_counts: %w", err)
+	}
+	return &ledger.WireTotals{Classes: classes, Asides: asides}, nil
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reader
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+
+	"xfrmscope/internal/ledger"
+)
+
+// Slots are bounded, and anyone can send packets with invented SPIs. When they run short, those of
+// SAs that the kernel does not have and that have been silent are given up, the longest silent
+// first. Nothing of what they counted is lost: it stays in the snapshots, folded.
+
+// foldedPerSlot bounds how many given-up SAs are remembered one by one.
+const foldedPerSlot = 4
+
+// reaper is what the reader keeps of slots that it gave up.
+type reaper struct {
+	folded  map[ledger.SAKey]ledger.WireSA
+	order   []ledger.SAKey // of folding, oldest first
+	evicted uint64         // slots given up
+	known   map[ledger.SAKey]bool
+}
+
+// Reclaim gives up the slots of SAs that are silent and not in the list, whether or not slots are
+// short. They are free after the grace period, at a later Reclaim, Snapshot or Sample.
+func (r *Reader) Reclaim(sad []ledger.SADEntry) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.table == nil {
+		return nil
+	}
+	now := r.opts.Now()
+	if err := r.eachState(now, func(*slotRecord, *State) {}); err != nil {
+		return err
+	}
+	return r.reclaim(now, sad, true)
+}
+
+// reclaim finishes what earlier calls began, then begins anew if slots are short. A nil list of SAs
+// means that it is not known; then the last one that was holds.
+func (r *Reader) reclaim(now time.Time, sad []ledger.SADEntry, force bool) error {
+	if r.table == nil {
+		return nil
+	}
+	if sad != nil {
+		r.reap.known = make(map[ledger.SAKey]bool, len(sad))
+		for _, sa := range sad {
+			r.reap.known[sa.Key] = true
+		}
+	}
+	errs := []error{r.finish(now)}
+	used, size := len(r.live), r.table.Cap()
+	idle := r.opts.Idle
+	switch {
+	case force:
+	case used >= size:
+		idle /= 10 // new SAs are being turned away
+	case used*4 <= size*3:
+		return errors.Join(errs...)
+	}
+	for _, rec := range r.silent(now, idle) {
+		if !force && used*2 <= size {
+			break
+		}
+		if err := r.table.remove(rec.slot); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		rec.retired = now
+		used--
+	}
+	return errors.Join(errs...)
+}
+
+// silent lists the slots that may be given up, the longest silent first.
+func (r *Reader) silent(now time.Time, idle time.Duration) []*slotRecord {
+	var out []*slotRecord
+	for _, rec := range r.live {
+		if rec.retired.IsZero() && rec.valid && now.Sub(rec.changed) >= idle && !r.reap.known[rec.key] {
+			out = append(out, rec)
+		}
+	}
+	slices.SortFunc(out, func(a, b *slotRecord) int {
+		return cmp.Or(a.changed.Compare(b.changed), cmp.Compare(a.slot.Index, b.slot.Index))
+	})
+	return out
+}
+
+// finish folds the slots whose grace is over and puts them back.
+func (r *Reader) finish(now time.Time) error {
+	var errs []error
+	for index, rec := range r.live {
+		if rec.retired.IsZero() || now.Sub(rec.retired) < r.opts.Grace {
+			continue
+		}
+		s, err := r.table.State(index)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		count, err := r.table.Count(index)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if err := r.table.recycle(index); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		delete(r.live, index)
+		r.fold(s.WireSA(count, 0))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Reader) fold(w ledger.WireSA) {
+	r.reap.evicted++
+	old, ok := r.reap.folded[w.Key]
+	if ok {
+		r.reap.folded[w.Key] = merge(old, w)
+		return
+	}
+	r.reap.folded[w.Key] = w
+	r.reap.order = append(r.reap.order, w.Key)
+	if len(r.reap.order) > foldedPerSlot*r.table.Cap() {
+		delete(r.reap.folded, r.reap.order[0])
+		r.reap.order = slices.Clone(r.reap.order[1:])
+	}
+}
+
+func sortedWire(byKey map[ledger.SAKey]ledger.WireSA) []ledger.WireSA {
+	out := make([]ledger.WireSA, 0, len(byKey))
+	for _, w := range byKey {
+		out = append(out, w)
+	}
+	slices.SortFunc(out, func(a, b ledger.WireSA) int { return compareKeys(a.Key, b.Key) })
+	return out
+}

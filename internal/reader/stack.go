@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reader
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"xfrmscope/internal/bpfobj"
+	"xfrmscope/internal/ledger"
+)
+
+// StackMaps are the maps of the stack object that carry its counts.
+type StackMaps struct {
+	Counts  *ebpf.Map // stack_counts
+	Unknown *ebpf.Map // unknown_spis
+	Residue *ebpf.Map // residue_counts
+	// Counters names the kernel's xfrm counters as /proc/net/xfrm_stat does, by their number.
+	Counters map[uint32]string
+}
+
+var protos = map[uint8]ledger.Proto{50: ledger.ESP, 51: ledger.AH, 108: ledger.IPComp}
+
+// readStack fills in the stack's side of a snapshot. The counters of the kernel were read before it,
+// and they move before a drop is counted here: what the snapshot holds of the two never disagrees
+// because of their order by more than the drops in between.
+func (r *Reader) readStack(snap *ledger.Snapshot) error {
+	m := r.src.Stack
+	if m == nil {
+		return nil
+	}
+	if r.src.Sync != nil {
+		if err := r.src.Sync(); err != nil {
+			return err
+		}
+	}
+	var err error
+	if snap.Stack, err = m.sas(r.names.Cause); err != nil {
+		return fmt.Errorf("read stack_counts: %w", err)
+	}
+	if snap.Unknown, err = m.unknown(); err != nil {
+		return fmt.Errorf("read unknown_spis: %w", err)
+	}
+	if snap.Residue, err = m.residue(); err != nil {
+		return fmt.Errorf("read residue_counts: %w", err)
+	}
+	return nil
+}
+
+func (m *StackMaps) sas(causes []string) ([]ledger.StackSA, error) {
+	out := []ledger.StackSA{}
+	err := eachPerCPU(m.Counts, func(key bpfobj.StackKey, perCPU []bpfobj.StackCount) {
+		sum := Sum(perCPU, addStack)
+		sa := ledger.StackSA{
+			Key: stackKey(key), ReqID: sum.Reqid, IfID: sum.IfId, LateMax: sum.LateMax,
+			Causes: make(map[ledger.Cause]uint64), LateHist: slices.Clone(sum.LateHist[:]),
+		}
+		for i, n := range sum.Causes {
+			if n > 0 {
+				sa.Causes[ledger.Cause(name(causes, i))] = n
+			}
+		}
+		out = append(out, sa)
+	})
+	slices.SortFunc(out, func(a, b ledger.StackSA) int { return compareKeys(a.Key, b.Key) })
+	return out, err
+}
+
+// addStack adds what a CPU counted. The identity is the same wherever it was noted.
+func addStack(dst *bpfobj.StackCount, c bpfobj.StackCount) {
+	for i, n := range c.Causes {
+		dst.Causes[i] += n
+	}
+	for i, n := range c.LateHist {
+		dst.LateHist[i] += n
+	}
+	dst.LateMax = max(dst.LateMax, c.LateMax)
+	dst.Reqid = max(dst.Reqid, c.Reqid)
+	dst.IfId = max(dst.IfId, c.IfId)
+	dst.ReplayWindow = max(dst.ReplayWindow, c.ReplayWindow)
+}
+
+func (m *StackMaps) unknown() ([]ledger.UnknownSPI, error) {
+	out := []ledger.UnknownSPI{}
+	err := eachPerCPU(m.Unknown, func(key bpfobj.StackKey, perCPU []uint64) {
+		out = append(out, ledger.UnknownSPI{Key: stackKey(key), Packets: Sum(perCPU, add)})
+	})
+	slices.SortFunc(out, func(a, b ledger.UnknownSPI) int { return compareKeys(a.Key, b.Key) })
+	return out, err
+}
+
+// residue lists counters that moved without a packet; one that did not is left out.
+func (m *StackMaps) residue() (map[string]uint64, error) {
+	out := make(map[string]uint64)
+	for i := range m.Residue.MaxEntries() {
+		var perCPU []uint64
+		if err := m.Residue.Lookup(i, &perCPU); err != nil {
+			return nil, err
+		}
+		if n := Sum(perCPU, add); n > 0 {
+			counter, ok := m.Counters[i]
+			if !ok {
+				counter = fmt.Sprintf("counter_%d", i)
+			}
+			out[counter] = n
+		}
+	}
+	return out, nil
+}
+
+func add(dst *uint64, n uint64) { *dst += n }
+
+func stackKey(k bpfobj.StackKey) ledger.SAKey {
+	proto, ok := protos[k.Proto]
+	if !ok {
+		proto = ledger.Proto(fmt.Sprintf("proto_%d", k.Proto))
+	}
+	return ledger.SAKey{Dst: addr(k.Dst), SPI: ledger.SPI(k.Spi), Proto: proto, Direction: direction(k.Dir)}
+}
+
+// walkTries bounds how often a walk begins again when the hash changed under it.
+const walkTries = 5
+
+// eachPerCPU walks a per-CPU hash. The programs only ever add to these tables, so that an entry that
+// was met stays; a walk that was thrown back begins again and meets each entry once.
+func eachPerCPU[K comparable, V any](m *ebpf.Map, fn func(K, []V)) error {
+	var err error
+	for range walkTries {
+		seen := make(map[K][]V)
+		var key K
+		var perCPU []V
+		it := m.Iterate()
+		for it.Next(&key, &perCPU) {
+			seen[key] = slices.Clone(perCPU)
+		}
+		if err = it.Err(); errors.Is(err, ebpf.ErrIterationAborted) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for key, perCPU := range seen {
+			fn(key, perCPU)
+		}
+		return nil
+	}
+	return err
+}

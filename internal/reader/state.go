@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reader
+
+import (
+	"fmt"
+	"math/bits"
+	"unsafe"
+
+	"xfrmscope/internal/bpfobj"
+)
+
+// Constants of bpf/lib/abi.h that its BTF does not carry, because they are macros. A test holds them
+// against the types that the object was compiled with.
+const (
+	seqBlocks    = 256
+	seqBlockBits = 32
+	seqWindow    = seqBlocks * seqBlockBits
+	seqBias      = uint64(bpfobj.SeqBias)
+)
+
+// State is struct sa_state: what all CPUs know together about one SA on the wire.
+type State bpfobj.SAState
+
+// Count is struct sa_count: what one CPU counted for one SA.
+type Count = bpfobj.SACount
+
+// StateSize is how many bytes of the sa_states array one slot takes.
+const StateSize = int(unsafe.Sizeof(State{}))
+
+// DecodeState reads struct sa_state as the kernel lays it out, in the machine's byte order.
+func DecodeState(b []byte) (*State, error) {
+	if len(b) < StateSize {
+		return nil, fmt.Errorf("decode SA state: %d bytes, want %d", len(b), StateSize)
+	}
+	var s State
+	// State has the kernel's layout, so its bytes are the kernel's bytes: a copy, not a parse,
+	// because a snapshot reads thousands of these.
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&s)), StateSize), b)
+	return &s, nil
+}
+
+// span is how many numbers lie between the first and the highest, over all restarts.
+func (s *State) span() uint64 {
+	if s.First == 0 || s.Highest < s.First {
+		return s.ClosedSpan
+	}
+	return s.ClosedSpan + s.Highest - s.First + 1
+}
+
+// holes is the number of missing numbers. The kernel's counter is signed, because a late packet on
+// one CPU may fill a hole before another CPU has counted it; between the two it reads as zero.
+func (s *State) holes() uint64 { return uint64(max(s.Holes, 0)) }
+
+// unique is the number of distinct numbers seen: span - holes + early (bpf/lib/abi.h).
+func (s *State) unique() uint64 { return s.span() - min(s.holes(), s.span()) + s.Early }
+
+// packets is how many packets the sequence state accounts for.
+func (s *State) packets() uint64 { return s.unique() + s.Duplicates + s.Stale }
+
+// missingAbove counts the numbers above `from`, up to the highest, that were never seen and can
+// still arrive. What slid out of the window cannot: a packet with such a number would be stale.
+func (s *State) missingAbove(from uint64) uint64 {
+	if s.First == 0 || s.Highest <= from {
+		return 0
+	}
+	// The first number is always seen and everything below it is outside the span.
+	low := max(from+1, s.First)
+	if s.Highest >= seqWindow {
+		// The lowest block that its word can still belong to, whole.
+		oldest := (s.Highest/seqBlockBits - (seqBlocks - 1)) * seqBlockBits
+		low = max(low, oldest)
+	}
+	var missing uint64
+	for low <= s.Highest {
+		block := low / seqBlockBits
+		last := min(block*seqBlockBits+seqBlockBits-1, s.Highest)
+		n := last - low + 1
+		word := s.Window[block%seqBlocks]
+		seen := uint64(0)
+		if uint32(word>>32) == uint32(block) {
+			row := uint32(word) >> (low % seqBlockBits)
+			if n < seqBlockBits {
+				row &= 1<<n - 1
+			}
+			seen = uint64(bits.OnesCount32(row))
+		}
+		missing += n - seen
+		low = last + 1
+	}
+	return missing
+}

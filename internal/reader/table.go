@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package reader
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"xfrmscope/internal/bpfobj"
+	"xfrmscope/internal/ledger"
+)
+
+// WireMaps are the maps of the wire object that carry its counts, under the names of bpf/lib/maps.h.
+type WireMaps struct {
+	SASlots     *ebpf.Map // sa_slots: hash of struct sa_key to slot
+	SAStates    *ebpf.Map // sa_states: array of struct sa_state by slot, mmapable
+	SACounts    *ebpf.Map // sa_counts: per-CPU array of struct sa_count by slot
+	FreeSlots   *ebpf.Map // free_slots: queue of slots that no SA has
+	WhyCounts   *ebpf.Map // why_counts
+	AsideCounts *ebpf.Map // aside_counts
+	LostCounts  *ebpf.Map // lost_counts, shared with the stack object
+}
+
+// WireMapsOf picks the wire maps out of a loaded collection's maps.
+func WireMapsOf(maps map[string]*ebpf.Map) (WireMaps, error) {
+	var m WireMaps
+	var missing []error
+	for name, dst := range map[string]**ebpf.Map{
+		"sa_slots": &m.SASlots, "sa_states": &m.SAStates, "sa_counts": &m.SACounts,
+		"free_slots": &m.FreeSlots, "why_counts": &m.WhyCounts, "aside_counts": &m.AsideCounts,
+		"lost_counts": &m.LostCounts,
+	} {
+		if *dst = maps[name]; *dst == nil {
+			missing = append(missing, fmt.Errorf("the wire object has no map %s", name))
+		}
+	}
+	return m, errors.Join(missing...)
+}
+
+// Slot is one used entry of the SA table.
+type Slot struct {
+	Key   slotKey
+	Index uint32
+}
+
+type slotKey = bpfobj.SAKey
+
+// Table reads the wire programs' SA table while they write it, and never changes what they count.
+// It is not safe for concurrent use.
+type Table struct {
+	maps    WireMaps
+	mem     *ebpf.Memory // nil where the map could not be mapped
+	buf     []byte
+	cpus    int
+	noBatch bool
+}
+
+// OpenTable prepares to read the maps; they stay the caller's.
+func OpenTable(m WireMaps) (*Table, error) {
+	if size := int(m.SAStates.ValueSize()); size != StateSize {
+		return nil, fmt.Errorf("open SA table: sa_states holds %d bytes an SA, this build reads %d: "+
+			"the objects and the Go side are of different builds", size, StateSize)
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, fmt.Errorf("open SA table: %w", err)
+	}
+	t := &Table{maps: m, cpus: cpus, buf: make([]byte, StateSize)}
+	// Mapping saves a system call an SA. Where it is refused, look-ups do the same more slowly.
+	if mem, err := m.SAStates.Memory(); err == nil {
+		t.mem = mem
+	}
+	return t, nil
+}
+
+// Cap is how many SAs the table can hold.
+func (t *Table) Cap() int { return int(t.maps.SAStates.MaxEntries()) }
+
+// Slots lists the slots in use, appending to dst[:0].
+func (t *Table) Slots(dst []Slot) ([]Slot, error) {
+	dst = dst[:0]
+	if !t.noBatch {
+		out, err := t.slotsBatch(dst)
+		if !errors.Is(err, ebpf.ErrNotSupported) {
+			return out, err
+		}
+		t.noBatch = true
+	}
+	var key slotKey
+	var slot uint32
+	it := t.maps.SASlots.Iterate()
+	for it.Next(&key, &slot) {
+		dst = append(dst, Slot{key, slot})
+	}
+	// A hash that changes while it is walked may show entries twice or start again; the caller
+	// keeps slots apart by their number.
+	if err := it.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return dst, fmt.Errorf("list sa_slots: %w", err)
+	}
+	return dst, nil
+}
+
+func (t *Table) slotsBatch(dst []Slot) ([]Slot, error) {
+	// The kernel refuses a buffer smaller than one hash bucket; the whole table always fits.
+	n := int(t.maps.SASlots.MaxEntries())
+	keys, slots := make([]slotKey, n), make([]uint32, n)
+	var cursor ebpf.MapBatchCursor
+	for {
+		got, err := t.maps.SASlots.BatchLookup(&cursor, keys, slots, nil)
+		for i := range got {
+			dst = append(dst, Slot{keys[i], slots[i]})
+		}
+		switch {
+		case errors.Is(err, ebpf.ErrKeyNotExist): // the end
+			return dst, nil
+		case err != nil:
+			return dst, fmt.Errorf("list sa_slots: %w", err)
+		}
+	}
+}
+
+// stateTries bounds the reads of one state until two in a row agree.
+const stateTries = 4
+
+// State reads the state of one slot. Its counters change in several steps, so it is read until two
+// reads agree. A read that meets a packet between two of its own updates can still be off by that
+// packet; once packets rest, every read is exact.
+func (t *Table) State(slot uint32) (*State, error) {
+	var last *State
+	for range stateTries {
+		s, err := t.readState(slot)
+		if err != nil {
+			return nil, err
+		}
+		if last != nil && sameCounts(last, s) {
+			return s, nil
+		}
+		last = s
+	}
+	return last, nil
+}
+
+func sameCounts(a, b *State) bool {
+	return a.First == b.First && a.Highest == b.Highest && a.Holes == b.Holes && a.Early == b.Early &&
+		a.ClosedSpan == b.ClosedSpan && a.Duplicates == b.Duplicates && a.Stale == b.Stale
+}
+
+func (t *Table) readState(slot uint32) (*State, error) {
+	if t.mem == nil {
+		b, err := t.maps.SAStates.LookupBytes(slot)
+		if err != nil {
+			return nil, fmt.Errorf("read sa_states slot %d: %w", slot, err)
+		}
+		return DecodeState(b)
+	}
+	if _, err := t.mem.ReadAt(t.buf, int64(slot)*int64(StateSize)); err != nil {
+		return nil, fmt.Errorf("read sa_states slot %d: %w", slot, err)
+	}
+	return DecodeState(t.buf)
+}
+
+// Count sums one slot's per-CPU counts.
+func (t *Table) Count(slot uint32) (Count, error) {
+	perCPU := make([]Count, t.cpus)
+	if err := t.maps.SACounts.Lookup(slot, &perCPU); err != nil {
+		return Count{}, fmt.Errorf("read sa_counts slot %d: %w", slot, err)
+	}
+	return Sum(perCPU, addCount), nil
+}
+
+func addCount(dst *Count, c Count) {
+	dst.Packets += c.Packets
+	dst.Bytes += c.Bytes
+}
+
+// Sum folds the values that the possible CPUs hold into one.
+func Sum[T any](perCPU []T, add func(dst *T, v T)) (total T) {
+	for _, v := range perCPU {
+		add(&total, v)
+	}
+	return total
+}
+
+// remove takes an SA out of the table: its next packet opens a new slot.
+func (t *Table) remove(s Slot) error {
+	err := t.maps.SASlots.Delete(s.Key)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("delete SA %s from sa_slots: %w", ledger.SPI(s.Key.Spi), err)
+	}
+	return nil
+}
+
+// recycle empties a slot that no program can reach any more and offers it again (bpf/lib/maps.h).
+func (t *Table) recycle(slot uint32) error {
+	clear(t.buf)
+	if t.mem != nil {
+		if _, err := t.mem.WriteAt(t.buf, int64(slot)*int64(StateSize)); err != nil {
+			return fmt.Errorf("empty sa_states slot %d: %w", slot, err)
+		}
+	} else if err := t.maps.SAStates.Put(slot, t.buf); err != nil {
+		return fmt.Errorf("empty sa_states slot %d: %w", slot, err)
+	}
+	if err := t.maps.SACounts.Put(slot, make([]Count, t.cpus)); err != nil {
+		return fmt.Errorf("empty sa_counts slot %d: %w", slot, err)
+	}
+	if err := t.maps.FreeSlots.Put(nil, slot); err != nil {
+		return fmt.Errorf("give back slot %d: %w", slot, err)
+	}
+	return nil
+}
