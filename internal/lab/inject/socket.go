@@ -41,15 +41,15 @@ func openPort(name string) (p *port, err error) {
 		}
 	}()
 	for _, o := range []struct {
-		what         string
-		level, name_ int
-		value        int
+		what          string
+		level, option int
+		value         int
 	}{
 		{"receive buffer", unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bufferBytes},
 		{"send buffer", unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, bufferBytes},
 		{"ignore outgoing", unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1},
 	} {
-		if err := unix.SetsockoptInt(fd, o.level, o.name_, o.value); err != nil {
+		if err := unix.SetsockoptInt(fd, o.level, o.option, o.value); err != nil {
 			return nil, fmt.Errorf("set %s of packet socket on %s: %w", o.what, name, err)
 		}
 	}

@@ -22,9 +22,10 @@ type ifreqData struct {
 	pad  [16]byte
 }
 
-// offloadsOff makes every frame on the interface a packet with a finished checksum: merged packets
-// would be counted as one, and an unfinished checksum does not survive forwarding in user space.
-func offloadsOff(name string) error {
+// OffloadsOff makes every frame on an interface of the calling thread's namespace a packet with a
+// finished checksum: merged packets would be counted as one, and an unfinished checksum does not
+// survive forwarding in user space.
+func OffloadsOff(name string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open socket for interface settings: %w", err)

@@ -145,7 +145,7 @@ func (t *Tunnel) addLinks() error {
 		if err := g.IP(fmt.Sprintf("link set %s up", WAN)); err != nil {
 			return err
 		}
-		if err := t.Path.Do(func() error { return offloadsOff(name) }); err != nil {
+		if err := t.Path.Do(func() error { return OffloadsOff(name) }); err != nil {
 			return err
 		}
 		if err := g.Do(func() error { return g.findLink() }); err != nil {
@@ -157,7 +157,7 @@ func (t *Tunnel) addLinks() error {
 
 // findLink turns the offloads off and learns the interface's identity; it runs in the namespace.
 func (g *Gateway) findLink() error {
-	if err := offloadsOff(WAN); err != nil {
+	if err := OffloadsOff(WAN); err != nil {
 		return err
 	}
 	link, err := net.InterfaceByName(WAN)
