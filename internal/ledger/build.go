@@ -45,7 +45,7 @@ func (l *Ledger) Report() Report {
 type row struct {
 	key     SAKey
 	wire    *wireSA
-	sad     *sadSA
+	sad     *sadView
 	stack   *stackSA
 	unknown int64
 }
@@ -68,8 +68,8 @@ func (l *Ledger) rows() []row {
 			at(k).stack = t
 		}
 	}
-	for k, t := range l.sad {
-		at(l.sadRow(k)).sad = t
+	for k, all := range l.byKey() {
+		at(l.sadRow(k)).sad = l.view(k, all)
 	}
 	for k, t := range l.unknown {
 		// An SPI that no SA had makes no row of its own: it is a stranger.
@@ -94,8 +94,7 @@ func (l *Ledger) sadRow(k SAKey) SAKey {
 	in, out := k, k
 	in.Direction, out.Direction = In, Out
 	seen := func(k SAKey) bool {
-		_, taken := l.sad[k]
-		return !taken && (l.wire[k] != nil || l.stack[k] != nil)
+		return !l.inSAD(k) && (l.wire[k] != nil || l.stack[k] != nil)
 	}
 	switch {
 	case seen(in) && !seen(out):
@@ -126,7 +125,7 @@ func (l *Ledger) build(r row) SA {
 		sa.Wire = &Wire{ReorderHistogram: make([]int64, histBuckets), DisplacementHistogram: make([]int64, histBuckets)}
 	}
 	if r.sad != nil && !r.sad.unbased {
-		t := r.sad.total()
+		t := r.sad.sum
 		sa.Own = &Own{
 			Packets: t[sadPackets], Bytes: t[sadBytes], OSeq: t[sadOSeq],
 			ReplayWindow: t[sadReplayLate], Replay: t[sadReplayDuplicate], IntegrityFailed: t[sadIntegrityFailed],
@@ -166,7 +165,9 @@ func (l *Ledger) identify(sa *SA, r row) {
 	if sa.Encap == "" {
 		sa.Encap = EncapNone
 	}
-	if e.MarkMask != 0 {
+	if r.sad.shared > 1 {
+		sa.SharedBy = r.sad.shared
+	} else if e.MarkMask != 0 {
 		sa.Mark = fmt.Sprintf("0x%x/0x%x", e.MarkValue, e.MarkMask)
 	}
 	sa.ReplayWindow, sa.ESN, sa.Offload = new(e.ReplayWindow), new(e.ESN), e.Offload
@@ -236,12 +237,9 @@ func (l *Ledger) strangers() []Stranger {
 
 // existed says whether an SA with this key was in the database at any time during the run.
 func (l *Ledger) existed(k SAKey) bool {
-	if l.sad[k] != nil {
-		return true
-	}
 	u := k
 	u.Direction = Unknown
-	return l.sad[u] != nil && l.sadRow(u) == k
+	return l.inSAD(k) || l.inSAD(u) && l.sadRow(u) == k
 }
 
 func totals(by map[Direction]*tally[string]) map[Direction]map[string]int64 {

@@ -51,12 +51,16 @@ func (sa *SA) note(format string, args ...any) {
 func (l *Ledger) inbound(sa *SA, r row) *Inbound {
 	b := &Inbound{}
 	if w := sa.Wire; w != nil {
-		b.Unique, b.Duplicates, b.Stale = new(w.Unique), new(w.Duplicates), new(w.Stale)
-		b.Missing, b.Pending = new(w.Missing), new(w.Pending)
-		b.LostOnPath = new(w.Missing - w.Pending)
-		b.Sent = new(w.Unique + w.Missing)
 		b.Arrivals = new(w.Packets)
-		b.Unsorted = new(w.Packets - w.Unique - w.Duplicates - w.Stale)
+		if sa.SharedBy > 1 {
+			sa.note("%d SAs share this SPI and destination, told apart by mark: their sequence numbers mix on the wire and say nothing", sa.SharedBy)
+		} else {
+			b.Unique, b.Duplicates, b.Stale = new(w.Unique), new(w.Duplicates), new(w.Stale)
+			b.Missing, b.Pending = new(w.Missing), new(w.Pending)
+			b.LostOnPath = new(w.Missing - w.Pending)
+			b.Sent = new(w.Unique + w.Missing)
+			b.Unsorted = new(w.Packets - w.Unique - w.Duplicates - w.Stale)
+		}
 	} else {
 		l.noteUnwatched(sa)
 	}

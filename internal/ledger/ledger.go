@@ -18,7 +18,8 @@ type Ledger struct {
 	wireSeen, stackSeen, unknownSeen, sadSeen, statSeen, packetsSeen bool
 
 	wire    map[SAKey]*wireSA
-	sad     map[SAKey]*sadSA
+	sad     map[sadKey]*sadSA
+	sharing map[SAKey]int // the most SAs that had one key at one time
 	stack   map[SAKey]*stackSA
 	unknown map[SAKey]*tally[Cause]
 
@@ -37,6 +38,15 @@ type wireSA struct {
 	base WireSA // as it stood in the baseline; zero for an SA that came later
 	track
 }
+
+// sadKey is what the kernel tells SAs apart by (__xfrm_state_lookup). The wire shows no mark, so
+// several of them may be one row of the ledger.
+type sadKey struct {
+	SAKey
+	markValue, markMask uint32
+}
+
+func keyOf(e *SADEntry) sadKey { return sadKey{e.Key, e.MarkValue, e.MarkMask} }
 
 // sadSA is one key of the SA database, which several SAs may have used one after the other.
 type sadSA struct {
@@ -61,7 +71,8 @@ func New(source Source) *Ledger {
 	return &Ledger{
 		source:  source,
 		wire:    map[SAKey]*wireSA{},
-		sad:     map[SAKey]*sadSA{},
+		sad:     map[sadKey]*sadSA{},
+		sharing: map[SAKey]int{},
 		stack:   map[SAKey]*stackSA{},
 		unknown: map[SAKey]*tally[Cause]{},
 		classes: map[Direction]*tally[string]{},
@@ -174,13 +185,14 @@ func (l *Ledger) observeStack(s Snapshot, baseline bool) {
 func (l *Ledger) observeSAD(s Snapshot, baseline bool) {
 	// The ends come first: an SA that ended and the one that took its place share the key.
 	for _, e := range s.Ended {
-		if t := l.sad[e.Last.Key]; t != nil && t.endAgain(e) {
+		if t := l.sad[keyOf(&e.Last)]; t != nil && t.endAgain(e) {
 			continue
 		}
-		t := l.sad[e.Last.Key]
+		t := l.sad[keyOf(&e.Last)]
 		if t == nil {
 			t = &sadSA{during: !baseline && l.sadSeen}
-			l.sad[e.Last.Key] = t
+			l.sad[keyOf(&e.Last)] = t
+			l.sharing[e.Last.Key] = max(l.sharing[e.Last.Key], 1)
 			now := sadCounts(e.Last)
 			if baseline || !l.sadSeen {
 				t.start(now, now)
@@ -197,10 +209,13 @@ func (l *Ledger) observeSAD(s Snapshot, baseline bool) {
 	if s.SAD == nil {
 		return
 	}
-	alive := make(map[SAKey]bool, len(s.SAD))
+	alive := make(map[sadKey]bool, len(s.SAD))
+	together := make(map[SAKey]int, len(s.SAD))
 	for _, e := range s.SAD {
-		alive[e.Key] = true
-		if t := l.sad[e.Key]; t != nil {
+		alive[keyOf(&e)] = true
+		together[e.Key]++
+		l.sharing[e.Key] = max(l.sharing[e.Key], together[e.Key])
+		if t := l.sad[keyOf(&e)]; t != nil {
 			l.readSAD(t, e, baseline)
 			t.alive = true
 			continue
@@ -217,7 +232,7 @@ func (l *Ledger) observeSAD(s Snapshot, baseline bool) {
 			t.start(now, now)
 			t.unbased = true
 		}
-		l.sad[e.Key] = t
+		l.sad[keyOf(&e)] = t
 	}
 	for key, t := range l.sad {
 		if t.alive && !alive[key] {

@@ -395,3 +395,35 @@ func TestJSON(t *testing.T) {
 		t.Error("bins of no direction were written")
 	}
 }
+
+// TestSharedKey: SAs that only their marks tell apart are one row; their sums add up, and what the
+// wire makes of their mixed numbers is not reported.
+func TestSharedKey(t *testing.T) {
+	w := ledgertest.New()
+	a, b := w.Inbound(spi, 32, false), w.Inbound(spi, 32, false)
+	a.Entry.MarkValue, a.Entry.MarkMask = 1, 0xff
+	b.Entry.MarkValue, b.Entry.MarkMask = 2, 0xff
+	l := ledger.New(ledger.Source{Kind: ledger.KindLive})
+	l.Observe(w.Snapshot())
+	for range 3 {
+		// The wire programs see one SA, whose numbers come twice.
+		a.Deliver(10)
+		a.Wire.Packets, a.Wire.Duplicates = a.Wire.Packets+5, a.Wire.Duplicates+5
+		b.Entry.Packets += 5
+		w.Tick(time.Second)
+		l.Observe(w.Snapshot())
+	}
+	r := l.Report()
+	if len(r.SAs) != 1 {
+		t.Fatalf("%d rows, want one", len(r.SAs))
+	}
+	got := find(t, r, spi, ledger.In)
+	if got.SharedBy != 2 {
+		t.Errorf("shared by %d, want 2", got.SharedBy)
+	}
+	want(t, "arrivals", got.Ledger.In.Arrivals, count(45))
+	want(t, "decapsulated", got.Ledger.In.Decapsulated, count(45))
+	want(t, "unattributed", got.Ledger.In.Unattributed, count(0))
+	want(t, "duplicates", got.Ledger.In.Duplicates, nil)
+	want(t, "sent", got.Ledger.In.Sent, nil)
+}

@@ -68,6 +68,7 @@ type SA struct {
 	ReqID        uint32     `json:"reqid,omitempty"`
 	IfID         uint32     `json:"if_id,omitempty"`
 	Mark         string     `json:"mark,omitempty"`          // value/mask
+	SharedBy     int        `json:"shared_by,omitempty"`     // SAs that had this key at one time, told apart by mark
 	ReplayWindow *uint32    `json:"replay_window,omitempty"` // absent: the SAD does not know
 	ESN          *bool      `json:"esn,omitempty"`
 	Algorithms   []string   `json:"algorithms,omitempty"`
@@ -85,6 +86,14 @@ type SA struct {
 	Own         *Own            `json:"own"` // null: not in the SAD, or not from the start
 	Ledger      Bins            `json:"ledger"`
 	Notes       []string        `json:"notes,omitempty"`
+}
+
+// Sequence is the wire's account where its sequence numbers are those of one SA, else nil.
+func (sa *SA) Sequence() *Wire {
+	if sa.SharedBy > 1 {
+		return nil
+	}
+	return sa.Wire
 }
 
 // Who told the causes of an SA's drops.

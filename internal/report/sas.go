@@ -129,6 +129,9 @@ func traits(sa *ledger.SA) []string {
 	if sa.Mark != "" {
 		t = append(t, "mark "+sa.Mark)
 	}
+	if sa.SharedBy > 1 {
+		t = append(t, fmt.Sprintf("shared by %d SAs", sa.SharedBy))
+	}
 	if sa.ReplayWindow != nil && sa.Direction != ledger.Out {
 		t = append(t, fmt.Sprintf("replay window %d", *sa.ReplayWindow))
 	}
@@ -207,7 +210,7 @@ func hiddenRemark(n *int64) string {
 }
 
 func lateRemark(sa *ledger.SA) string {
-	w := sa.Wire
+	w := sa.Sequence()
 	if w == nil || w.Late == 0 {
 		return ""
 	}

@@ -52,7 +52,9 @@ func TestSchema(t *testing.T) {
 	for _, sc := range verdicttest.Scenarios() {
 		t.Run(sc.Name, func(t *testing.T) { validate(t, s, report.New(sc.Report())) })
 	}
-	t.Run("empty", func(t *testing.T) { validate(t, s, report.New(ledger.New(ledger.Source{Kind: ledger.KindLive}).Report())) })
+	t.Run("empty", func(t *testing.T) {
+		validate(t, s, report.New(ledger.New(ledger.Source{Kind: ledger.KindLive}).Report()))
+	})
 }
 
 // TestSchemaBites makes sure that the schema refuses what it should: a field renamed, a bin left out,
@@ -68,7 +70,7 @@ func TestSchemaBites(t *testing.T) {
 		"bin left out": func(d map[string]any) {
 			delete(d["sas"].([]any)[0].(map[string]any)["ledger"].(map[string]any), "unattributed")
 		},
-		"no evidence": func(d map[string]any) { d["findings"].([]any)[0].(map[string]any)["evidence"] = []any{} },
+		"no evidence":  func(d map[string]any) { d["findings"].([]any)[0].(map[string]any)["evidence"] = []any{} },
 		"other schema": func(d map[string]any) { d["schema"] = "xfrmscope/2" },
 	} {
 		t.Run(name, func(t *testing.T) {

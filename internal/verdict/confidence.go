@@ -42,7 +42,8 @@ func unexplained(sa *ledger.SA) bool {
 // restarted says whether the sequence on the wire began anew or leapt, so that numbers before and
 // after are not one sequence.
 func restarted(sa *ledger.SA) bool {
-	return sa.Wire != nil && (sa.Wire.Restarts > 0 || sa.Wire.Jumps > 0)
+	w := sa.Sequence()
+	return w != nil && (w.Restarts > 0 || w.Jumps > 0)
 }
 
 // disputed says whether the kernel's own figures contradict the ledger.

@@ -20,8 +20,8 @@ func duplicatePackets(r *ledger.Report) []Finding {
 		}
 		dropped := sa.Xfrm[ledger.ReplayDuplicate]
 		onWire := int64(0)
-		if sa.Wire != nil {
-			onWire = sa.Wire.Duplicates
+		if w := sa.Sequence(); w != nil {
+			onWire = w.Duplicates
 		}
 		n := max(dropped, onWire)
 		if n == 0 {
@@ -49,7 +49,7 @@ func duplicatePackets(r *ledger.Report) []Finding {
 			Evidence:   []Evidence{},
 			Remedy:     duplicateRemedies(r, sa, onWire),
 		}
-		if sa.Wire != nil {
+		if sa.Sequence() != nil {
 			f.Evidence = append(f.Evidence, Evidence{"wire.duplicates", onWire, "packets", "wire", "numbers seen before"})
 		}
 		if sa.Xfrm != nil {
@@ -78,7 +78,7 @@ func fateOfDuplicates(r *ledger.Report, sa *ledger.SA, n, onWire, dropped, below
 	switch {
 	case r.Source.Kind == ledger.KindCapture:
 		return s + ", or the capture holds them twice."
-	case sa.Wire != nil && onWire < dropped:
+	case sa.Sequence() != nil && onWire < dropped:
 		return fmt.Sprintf("%s, %d of them doubled inside this host: the wire saw %d. Replay protection dropped them.", s, dropped-onWire, onWire)
 	case sa.ReplayWindow != nil && *sa.ReplayWindow == 0:
 		return s + ". Without replay protection they were delivered again."
@@ -93,7 +93,7 @@ func duplicateRemedies(r *ledger.Report, sa *ledger.SA, onWire int64) []Remedy {
 		return []Remedy{{For: forPath, Text: "Capture on one interface and one direction only (tcpdump -Q in), then read it again."}}
 	}
 	out := []Remedy{}
-	if sa.Wire != nil && onWire == 0 {
+	if sa.Sequence() != nil && onWire == 0 {
 		out = append(out, Remedy{For: forHost, Text: "They were doubled after the wire hook: look for mirroring and bridging on this host.",
 			Commands: []string{"tc filter show dev <interface> ingress", "nft list ruleset | grep -w dup"}})
 	}

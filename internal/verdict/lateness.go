@@ -43,7 +43,7 @@ func lateDrops(sa *ledger.SA, dropped int64) lateness {
 	if dropped <= 0 {
 		return l
 	}
-	w := sa.Wire
+	w := sa.Sequence()
 	if w == nil {
 		l.distance = l.byStack
 		return l
@@ -84,7 +84,7 @@ func misEpoch(sa *ledger.SA) (n int64, seen bool) {
 		return sa.Xfrm[ledger.ESNMisEpoch], true
 	}
 	failed := sa.Xfrm[ledger.IntegrityFailed]
-	if failed == 0 || !esn(sa) || sa.Wire == nil || windowOf(sa) == 0 || sa.Wire.DisplacementMax < windowOf(sa) {
+	if failed == 0 || !esn(sa) || sa.Sequence() == nil || windowOf(sa) == 0 || sa.Wire.DisplacementMax < windowOf(sa) {
 		return 0, false
 	}
 	// Buckets that lie below the window as a whole cannot hold any of them.

@@ -21,7 +21,7 @@ func reorderEvidence(sa *ledger.SA, l lateness, cause ledger.Cause, own string, 
 		e = append(e, Evidence{"wire.duplicates", sa.Wire.Duplicates, "packets", "wire",
 			fmt.Sprintf("%d of the late drops are repetitions of packets already received", l.repeated)})
 	}
-	if sa.Wire != nil {
+	if sa.Sequence() != nil {
 		e = append(e,
 			Evidence{"wire.late", sa.Wire.Late, "packets", "wire", ""},
 			Evidence{"wire.displacement_max", sa.Wire.DisplacementMax, "numbers", "wire",

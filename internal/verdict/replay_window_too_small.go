@@ -19,7 +19,7 @@ func replayWindowTooSmall(r *ledger.Report) []Finding {
 			continue
 		}
 		dropped, guess := sa.Xfrm[ledger.ReplayLate], false
-		if n := sa.Xfrm[ledger.ReplayUnspecified]; dropped == 0 && n > 0 && sa.Wire != nil &&
+		if n := sa.Xfrm[ledger.ReplayUnspecified]; dropped == 0 && n > 0 && sa.Sequence() != nil &&
 			windowOf(sa) > 0 && sa.Wire.DisplacementMax >= windowOf(sa) {
 			// The audit hook is missing, so duplicate and late are one figure; the wire saw packets
 			// that the window cannot have taken.

@@ -27,10 +27,10 @@ func replayWindowZero(r *ledger.Report) []Finding {
 			Remedy: append(windowRemedies(sa, 128), Remedy{For: forHost,
 				Text: "Where it was switched off for speed or for reordering, a window wide enough serves both. " + windowCost(1024)}),
 		}
-		if sa.Wire != nil && sa.Wire.Duplicates > 0 {
+		if w := sa.Sequence(); w != nil && w.Duplicates > 0 {
 			f.Severity = Warning
-			f.Summary += fmt.Sprintf(" %s came twice on the wire during the run.", packets(sa.Wire.Duplicates))
-			f.Evidence = append(f.Evidence, Evidence{"wire.duplicates", sa.Wire.Duplicates, "packets", "wire", ""})
+			f.Summary += fmt.Sprintf(" %s came twice on the wire during the run.", packets(w.Duplicates))
+			f.Evidence = append(f.Evidence, Evidence{"wire.duplicates", w.Duplicates, "packets", "wire", ""})
 		}
 		out = append(out, f)
 	}
