@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -13,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attachWire tries a hook's candidates in turn and says which one holds. The caller's thread is in
-// the device's network namespace. Nothing that is already attached is ever replaced.
-func attachWire(h Hook, progs map[string]*ebpf.Program, dropped map[string]error) (io.Closer, Candidate, []string) {
-	why := append([]string(nil), h.Why...)
+// attach tries a hook's candidates in turn and says which one holds. The caller's thread is in the
+// device's network namespace. Nothing that is already attached is ever replaced.
+func (w *wireSet) attach(h Hook) (io.Closer, Candidate, []string) {
+	why := slices.Clone(h.Why)
 	for _, c := range h.Try {
-		prog := progs[c.Program]
-		if prog == nil {
-			why = append(why, fmt.Sprintf("%s: %v", c.Way, dropped[c.Program]))
+		prog, err := w.program(c)
+		if err != nil {
+			why = append(why, fmt.Sprintf("%s: %v", c.Way, err))
 			continue
 		}
 		l, err := attachOne(h, c, prog)
@@ -98,7 +99,7 @@ func attachStack(spec *ebpf.ProgramSpec, prog *ebpf.Program) (io.Closer, error) 
 func attachHook(h Hook, specs map[string]*ebpf.ProgramSpec, progs map[string]*ebpf.Program,
 	dropped map[string]error,
 ) (io.Closer, Candidate, []string) {
-	why := append([]string(nil), h.Why...)
+	why := slices.Clone(h.Why)
 	for _, c := range h.Try {
 		prog := progs[c.Program]
 		if prog == nil {

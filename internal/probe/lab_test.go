@@ -4,7 +4,9 @@ package probe
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -104,7 +106,11 @@ func (l *lab) veth(t testing.TB, name string, addrs ...string) {
 }
 
 func quietUp(name string, addrs []string) error {
-	_ = os.WriteFile("/proc/thread-self/net/../sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0)
+	// /proc/sys shows the network namespace of the thread that opens it.
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // without IPv6 there is nothing to switch off
+		return err
+	}
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		return err

@@ -25,8 +25,8 @@ type Set struct {
 	hooks []ledger.Hook
 	notes []string
 
-	wire  *ebpf.Collection // nil: not observed
-	stack *stackSet        // nil: not observed
+	wire  *wireSet  // nil: not observed
+	stack *stackSet // nil: not observed
 
 	mu       sync.Mutex
 	links    []attached // in the order of attaching
@@ -86,13 +86,13 @@ func (s *Set) add(h Hook, l io.Closer, c Candidate, why []string) {
 func (s *Set) Source() (reader.Source, error) {
 	src := reader.Source{Programs: make(map[string]*ebpf.Program)}
 	if s.wire != nil {
-		maps, err := reader.WireMapsOf(s.wire.Maps)
+		maps, err := reader.WireMapsOf(s.wire.maps.Maps)
 		if err != nil {
 			return src, err
 		}
 		src.Wire = &maps
-		src.Events, src.Lost = s.wire.Maps["events"], s.wire.Maps["lost_counts"]
-		for name, p := range s.wire.Programs {
+		src.Events, src.Lost = s.wire.maps.Maps["events"], s.wire.maps.Maps["lost_counts"]
+		for name, p := range s.wire.progs {
 			src.Programs[name] = p
 		}
 	}
@@ -134,7 +134,7 @@ func (s *Set) Close() error {
 		s.stack.coll.Close()
 	}
 	if s.wire != nil {
-		s.wire.Close()
+		s.wire.close()
 	}
 	if s.ns != nil {
 		err = errors.Join(err, s.ns.Close())

@@ -145,7 +145,7 @@ func (s *Set) tryStack(f facts, assume outcome) (*stackSet, []tried, error) {
 	}
 	opts := ebpf.CollectionOptions{}
 	if s.wire != nil {
-		opts.MapReplacements = shared(spec, s.wire)
+		opts.MapReplacements = shared(spec, s.wire.maps)
 	}
 	specs := maps.Clone(spec.Programs)
 	coll, dropped, err := loadDropping(spec, opts)

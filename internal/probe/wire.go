@@ -13,15 +13,42 @@ import (
 	"xfrmscope/internal/bpfobj"
 )
 
-// loadWire loads the programs that the plan names, each map at its size. The kernel's reasons for
-// refusing a program come back by its name.
-func loadWire(p Plan) (*ebpf.Collection, map[string]error, error) {
-	spec, err := bpfobj.LoadWire(p.LockFree)
+// wireSet is the wire object: its maps, and those of its programs that some hook has asked for. A
+// program is loaded when it is first needed, because the kernel takes its time to verify one, and a
+// fall-back is seldom needed.
+type wireSet struct {
+	plan    Plan
+	maps    *ebpf.Collection // without programs
+	colls   []*ebpf.Collection
+	progs   map[string]*ebpf.Program
+	refused map[string]error
+}
+
+// loadWire makes the maps, each at its size, and fills the queue of free slots.
+func loadWire(p Plan) (*wireSet, error) {
+	w := &wireSet{plan: p, progs: make(map[string]*ebpf.Program), refused: make(map[string]error)}
+	spec, err := w.spec("")
 	if err != nil {
-		return nil, nil, fmt.Errorf("load wire object: %w", err)
+		return nil, err
 	}
-	keepOnly(spec, p.wirePrograms())
-	o := p.Options
+	if w.maps, err = ebpf.NewCollection(spec); err != nil {
+		return nil, fmt.Errorf("make wire maps: %w", explainLoad(err))
+	}
+	if err := bpfobj.FillSlots(w.maps); err != nil {
+		w.close()
+		return nil, fmt.Errorf("make wire maps: %w", err)
+	}
+	return w, nil
+}
+
+// spec is the object as the plan wants it, with one program or none.
+func (w *wireSet) spec(program string) (*ebpf.CollectionSpec, error) {
+	spec, err := bpfobj.LoadWire(w.plan.LockFree)
+	if err != nil {
+		return nil, fmt.Errorf("read wire object: %w", err)
+	}
+	keepOnly(spec, []string{program})
+	o := w.plan.Options
 	var ports [maxNATTPorts]uint16
 	copy(ports[:], o.NATTPorts)
 	if err := errors.Join(
@@ -30,58 +57,80 @@ func loadWire(p Plan) (*ebpf.Collection, map[string]error, error) {
 		set(spec, "cfg_natt_ports", ports),
 		set(spec, "cfg_events_per_sec", o.EventsPerSec),
 	); err != nil {
-		return nil, nil, fmt.Errorf("prepare wire object: %w", err)
+		return nil, fmt.Errorf("prepare wire object: %w", err)
 	}
-	forWays(spec, p)
-	coll, dropped, err := loadDropping(spec, ebpf.CollectionOptions{})
+	return spec, nil
+}
+
+// program loads the candidate's program, once.
+func (w *wireSet) program(c Candidate) (*ebpf.Program, error) {
+	if prog := w.progs[c.Program]; prog != nil {
+		return prog, nil
+	}
+	if err := w.refused[c.Program]; err != nil {
+		return nil, err
+	}
+	coll, err := w.load(c)
 	if err != nil {
-		return nil, nil, fmt.Errorf("load wire programs: %w", err)
+		w.refused[c.Program] = err
+		return nil, err
 	}
-	if err := bpfobj.FillSlots(coll); err != nil {
-		coll.Close()
-		return nil, nil, fmt.Errorf("prepare wire maps: %w", err)
-	}
-	return coll, dropped, nil
+	w.colls = append(w.colls, coll)
+	w.progs[c.Program] = coll.Programs[c.Program]
+	return w.progs[c.Program], nil
 }
 
-// wirePrograms are the programs that some hook may use.
-func (p Plan) wirePrograms() []string {
-	var names []string
-	for _, h := range p.Wire {
-		for _, c := range h.Try {
-			names = append(names, c.Program)
-		}
+func (w *wireSet) load(c Candidate) (*ebpf.Collection, error) {
+	spec, err := w.spec(c.Program)
+	if err != nil {
+		return nil, err
 	}
-	return names
+	prog := spec.Programs[c.Program]
+	if prog == nil {
+		return nil, fmt.Errorf("the wire object has no program %s", c.Program)
+	}
+	switch c.Way {
+	case WayXDP, WayXDPGeneric:
+		// A program that can take packets in several buffers may be attached at any MTU. It reads
+		// headers only, and those are in the first buffer.
+		if w.plan.XDPFrags {
+			prog.Flags |= unix.BPF_F_XDP_HAS_FRAGS
+		}
+	case WayTCX, WayClsact:
+		prog.AttachType = c.LoadAs
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: w.replacements(spec)})
+	return coll, explainLoad(err)
 }
 
-// forWays adapts the programs to the ways in which they will be attached.
-func forWays(spec *ebpf.CollectionSpec, p Plan) {
-	// A program that can take packets in several buffers may be attached at any MTU (5.18). It
-	// reads headers only, and those are in the first buffer.
-	if prog := spec.Programs["xdp_ingress"]; prog != nil && p.XDPFrags {
-		prog.Flags |= unix.BPF_F_XDP_HAS_FRAGS
-	}
-	for _, h := range p.Wire {
-		for _, c := range h.Try {
-			if prog := spec.Programs[c.Program]; prog != nil && (c.Way == WayTCX || c.Way == WayClsact) {
-				prog.AttachType = c.LoadAs
-			}
+// replacements are the maps that all programs share; constants (.rodata) are each program's own.
+func (w *wireSet) replacements(spec *ebpf.CollectionSpec) map[string]*ebpf.Map {
+	out := make(map[string]*ebpf.Map)
+	for name := range spec.Maps {
+		if m := w.maps.Maps[name]; m != nil && !strings.HasPrefix(name, ".") {
+			out[name] = m
 		}
 	}
+	return out
+}
+
+func (w *wireSet) close() {
+	for _, c := range w.colls {
+		c.Close()
+	}
+	w.maps.Close()
 }
 
 // attachWire attaches every wire hook. A hook that the plan requires has to hold, and so does at
 // least one of all.
 func (s *Set) attachWire() error {
-	coll, dropped, err := loadWire(s.plan)
-	if err != nil {
+	var err error
+	if s.wire, err = loadWire(s.plan); err != nil {
 		return err
 	}
-	s.wire = coll
 	held := 0
 	for _, h := range s.plan.Wire {
-		l, c, why := attachWire(h, coll.Programs, dropped)
+		l, c, why := s.wire.attach(h)
 		s.add(h, l, c, why)
 		switch {
 		case l != nil:
