@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package smoke
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+
+	"xfrmscope/internal/lab/tunnel"
+	"xfrmscope/internal/probe"
+)
+
+// auditFunctions is what xfrm calls for packets that it is about to drop (net/xfrm/xfrm_state.c).
+var auditFunctions = []string{
+	"xfrm_audit_state_replay", "xfrm_audit_state_icvfail", "xfrm_audit_state_notfound",
+	"xfrm_audit_state_notfound_simple", "xfrm_audit_state_replay_overflow",
+}
+
+// TestEveryPlan opens the whole set in each mode and with each feature of the kernel denied in turn,
+// so that the ways of older kernels are also walked on newer ones, and demands that every hook is
+// attached in just the way that is expected.
+func TestEveryPlan(t *testing.T) {
+	ns := namespace(t)
+	kernel := running(t)
+	tc := "clsact"
+	if kernel.has(tcx) {
+		tc = "tcx"
+	}
+	rows := []struct {
+		name     string
+		mode     probe.Mode
+		deny     func(*probe.Capabilities)
+		ingress  string // way on the Ethernet device
+		tc       string // way of everything else on the wire
+		audit    string
+		lockfree bool
+	}{
+		{"auto", probe.ModeAuto, nil, "xdp", tc, "fentry", kernel.has(atomics)},
+		{"xdp generic", probe.ModeXDPGeneric, nil, "xdp-generic", tc, "fentry", kernel.has(atomics)},
+		{"tc", probe.ModeTC, nil, tc, tc, "fentry", kernel.has(atomics)},
+		{"without fentry", probe.ModeAuto, func(c *probe.Capabilities) { c.Fentry = ebpf.ErrNotSupported },
+			"xdp", tc, "kprobe", kernel.has(atomics)},
+		{"without tcx and XDP", probe.ModeAuto, func(c *probe.Capabilities) {
+			c.TCX, c.XDPLink = ebpf.ErrNotSupported, ebpf.ErrNotSupported
+		}, "clsact", "clsact", "fentry", kernel.has(atomics)},
+		{"without atomics", probe.ModeAuto, func(c *probe.Capabilities) { c.Atomics = ebpf.ErrNotSupported },
+			"xdp", tc, "fentry", false},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			k, err := probe.AskKernel()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if row.deny != nil {
+				row.deny(&k.Capabilities)
+			}
+			opts := probe.Options{Netns: ns.Name, Interfaces: []string{ethernet}, Mode: row.mode, SATableSize: 64}
+			want := map[string]string{
+				"wire ingress " + ethernet: row.ingress, "wire egress " + ethernet: row.tc, "kfree_skb": "raw_tp",
+			}
+			// XDP wants an Ethernet header, and a mode that was asked for has to hold.
+			if row.mode != probe.ModeXDPGeneric {
+				opts.Interfaces = append(opts.Interfaces, bare)
+				want["wire ingress "+bare], want["wire egress "+bare] = row.tc, row.tc
+			}
+			for _, function := range auditFunctions {
+				want[function] = row.audit
+			}
+			set := open(t, k, opts)
+			if got := set.Plan().LockFree; got != row.lockfree {
+				t.Errorf("lock-free = %v, want %v", got, row.lockfree)
+			}
+			if diff := cmp.Diff(want, waysHeld(t, set)); diff != "" {
+				t.Errorf("hooks and how they are attached (-want +got):\n%s", diff)
+			}
+			restoreNothingLeft(t, ns, set)
+		})
+	}
+}
+
+// TestHooksDeclineWithReasons denies everything at once that a kernel may lack in the stack and
+// demands that each hook says why it is not there and what that costs.
+func TestHooksDeclineWithReasons(t *testing.T) {
+	ns := namespace(t)
+	k, err := probe.AskKernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Capabilities.Fentry = fmt.Errorf("denied by the test: %w", ebpf.ErrNotSupported)
+	k.Capabilities.Kprobe = fmt.Errorf("denied by the test: %w", ebpf.ErrNotSupported)
+	set := open(t, k, probe.Options{Netns: ns.Name, Interfaces: []string{ethernet}, SATableSize: 64})
+	declined := 0
+	for _, h := range set.Hooks() {
+		if h.Attached {
+			continue
+		}
+		declined++
+		if !strings.Contains(h.Why, "denied by the test") || h.Costs == "" {
+			t.Errorf("%s: why %q, costs %q", h.Name, h.Why, h.Costs)
+		}
+	}
+	if declined != len(auditFunctions) {
+		t.Errorf("%d hooks are declined, want %d: %+v", declined, len(auditFunctions), set.Hooks())
+	}
+}
+
+// TestCapabilities holds the kernel's answers against its version.
+func TestCapabilities(t *testing.T) {
+	namespace(t)
+	kernel := running(t)
+	k, err := probe.AskKernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k.SymbolsErr != nil || k.TablesErr != nil {
+		t.Errorf("symbols: %v, tables: %v", k.SymbolsErr, k.TablesErr)
+	}
+	caps := k.Capabilities
+	for _, row := range []struct {
+		name  string
+		err   error
+		since version
+	}{
+		{"atomics", caps.Atomics, atomics},
+		{"tcx", caps.TCX, tcx},
+		{"XDP link", caps.XDPLink, version{5, 9}},
+		{"XDP frags", caps.XDPFrags, version{5, 18}},
+		{"BTF", caps.BTF, version{5, 4}},
+		{"fentry", caps.Fentry, version{5, 5}},
+		{"kprobe", caps.Kprobe, version{4, 1}},
+	} {
+		switch {
+		case kernel.has(row.since) && row.err != nil:
+			t.Errorf("%s: %v, want nil on this kernel", row.name, row.err)
+		case !kernel.has(row.since) && !errors.Is(row.err, ebpf.ErrNotSupported):
+			t.Errorf("%s: %v, want ErrNotSupported on this kernel", row.name, row.err)
+		}
+	}
+	if len(caps.Missing) > 0 {
+		t.Errorf("functions that cannot be hooked: %v", caps.Missing)
+	}
+}
+
+func open(t *testing.T, k *probe.Kernel, opts probe.Options) *probe.Set {
+	t.Helper()
+	set, err := probe.Open(k, opts)
+	if err != nil {
+		t.Fatalf("open: %+v", err)
+	}
+	t.Cleanup(func() {
+		if err := set.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return set
+}
+
+// waysHeld maps each attached hook to its way, and each other one to its reason.
+func waysHeld(t *testing.T, set *probe.Set) map[string]string {
+	t.Helper()
+	held := make(map[string]string)
+	for _, h := range set.Hooks() {
+		if !h.Attached {
+			held[h.Name] = "not attached: " + h.Why
+			if h.Why == "" || h.Costs == "" {
+				t.Errorf("%s is not attached; why %q, costs %q: want both", h.Name, h.Why, h.Costs)
+			}
+			continue
+		}
+		held[h.Name], _, _ = strings.Cut(h.Why, " ")
+		t.Logf("SMOKE %s %s: %s", t.Name(), h.Name, h.Why)
+	}
+	return held
+}
+
+// restoreNothingLeft closes the set and demands that the devices are as they were before.
+func restoreNothingLeft(t *testing.T, ns *tunnel.Namespace, set *probe.Set) {
+	t.Helper()
+	if err := set.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	links, err := ns.Output("-d", "link", "show", ethernet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(links, "xdp") {
+		t.Errorf("XDP is still there after Close:\n%s", links)
+	}
+}
