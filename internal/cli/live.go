@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"xfrmscope/internal/probe"
+)
+
+// liveOptions are the flags that every command that watches a kernel has.
+type liveOptions struct {
+	netns        string
+	interfaces   []string
+	mode         probe.Mode
+	nattPorts    []uint
+	saTableSize  uint32
+	eventsPerSec uint32
+	readyFile    string
+}
+
+func (o *liveOptions) addFlags(f *pflag.FlagSet) {
+	o.mode = probe.ModeAuto
+	f.StringVar(&o.netns, "netns", "", "network namespace to observe, by `name` or path (default: this one)")
+	f.StringSliceVarP(&o.interfaces, "interface", "i", nil,
+		"`device` to observe, repeatable (default: those that own the SAs' local addresses)")
+	f.Var(&o.mode, "mode", "where to observe arriving packets: auto, xdp, xdp-generic or tc")
+	f.UintSliceVar(&o.nattPorts, "natt-port", []uint{4500}, "UDP `port` that carries ESP, repeatable")
+	f.Uint32Var(&o.saTableSize, "sa-table", probe.DefaultSATableSize, "SAs to keep account of at once")
+	f.StringVar(&o.readyFile, "ready-file", "", "create this `file` once everything is attached")
+}
+
+// probeOptions checks what no flag parser can and hands over the rest.
+func (o *liveOptions) probeOptions() (probe.Options, error) {
+	out := probe.Options{
+		Interfaces:   o.interfaces,
+		Mode:         o.mode,
+		Netns:        o.netns,
+		SATableSize:  o.saTableSize,
+		EventsPerSec: o.eventsPerSec,
+	}
+	for _, p := range o.nattPorts {
+		if p == 0 || p > 65535 {
+			return out, &usageError{fmt.Errorf("--natt-port %d: a port is 1 to 65535", p)}
+		}
+		out.NATTPorts = append(out.NATTPorts, uint16(p))
+	}
+	if o.saTableSize == 0 {
+		return out, &usageError{fmt.Errorf("--sa-table 0: at least one SA must fit")}
+	}
+	return out, nil
+}
+
+// ready tells whoever waits for it that observation has begun.
+func (o *liveOptions) ready() error {
+	if o.readyFile == "" {
+		return nil
+	}
+	if err := os.WriteFile(o.readyFile, nil, 0o644); err != nil {
+		return fmt.Errorf("create ready file: %w", err)
+	}
+	return nil
+}
+
+// addDuration adds --for, which 0 turns into "until interrupted".
+func addDuration(cmd *cobra.Command, d *time.Duration, value time.Duration) {
+	cmd.Flags().DurationVar(d, "for", value, "how long to observe, e.g. 30s, 10m; 0: until Ctrl-C")
+}

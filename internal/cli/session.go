@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/netns"
+	"xfrmscope/internal/probe"
+	"xfrmscope/internal/reader"
+	"xfrmscope/internal/xfrm"
+)
+
+// session is one observation of a live kernel: what is attached, what reads it, and the ledger that
+// its snapshots go to.
+type session struct {
+	kernel  *probe.Kernel
+	ns      *netns.Handle
+	sadb    *saDatabase
+	set     *probe.Set
+	reader  *reader.Reader
+	ledger  *ledger.Ledger
+	sad     []ledger.SADEntry // as of the last snapshot
+	closing []func() error
+}
+
+// openSession attaches everything that the kernel allows. Observation begins with the first observe.
+func openSession(ctx context.Context, o *liveOptions) (s *session, err error) {
+	opts, err := o.probeOptions()
+	if err != nil {
+		return nil, err
+	}
+	k, err := probe.AskKernel()
+	if err != nil {
+		return nil, err
+	}
+	s = &session{kernel: k}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if s.ns, err = netns.Open(o.netns); err != nil {
+		return nil, err
+	}
+	s.closing = append(s.closing, s.ns.Close)
+	if s.sadb, err = openSADatabase(ctx, s.ns); err != nil {
+		return nil, err
+	}
+	s.closing = append(s.closing, s.sadb.Close)
+	opts.SAs = s.sadb.sas
+	if s.set, err = probe.Open(k, opts); err != nil {
+		return nil, err
+	}
+	s.closing = append(s.closing, s.set.Close)
+	source, err := s.set.Source()
+	if err != nil {
+		return nil, err
+	}
+	if s.reader, err = reader.New(source, reader.Options{}); err != nil {
+		return nil, err
+	}
+	s.ledger = ledger.New(ledger.Source{
+		Kind: ledger.KindLive, Name: hostname(), Kernel: kernelRelease(), Netns: o.netns,
+	})
+	s.ledger.SetHooks(append(s.set.Hooks(), s.sadb.hook()))
+	return s, nil
+}
+
+// Close detaches and gives everything back, in the opposite order of opening.
+func (s *session) Close() error {
+	var errs []error
+	for _, f := range slices.Backward(s.closing) {
+		errs = append(errs, f())
+	}
+	s.closing = nil
+	return errors.Join(errs...)
+}
+
+// observe takes a full snapshot into the ledger.
+func (s *session) observe(ctx context.Context) error {
+	snap, err := s.reader.Snapshot(ctx, s.sadb.dump)
+	if err != nil {
+		return err
+	}
+	s.sad = snap.SAD
+	s.ledger.Observe(snap)
+	return nil
+}
+
+// watch keeps the reader's view of pending numbers fresh until d has passed (0: without end) or the
+// context ends.
+func (s *session) watch(ctx context.Context, d time.Duration) error {
+	if d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	return s.reader.Run(ctx)
+}
+
+// events opens the ring, with names for what only this kernel and this namespace know.
+func (s *session) events() (*reader.Events, error) {
+	source, err := s.set.Source()
+	if err != nil {
+		return nil, err
+	}
+	if source.Events == nil {
+		return nil, errors.New("read events: no program that sends any is loaded")
+	}
+	tr := reader.Translate{Interface: s.deviceName}
+	if s.kernel.Symbols != nil {
+		tr.Location = s.kernel.Symbols.Name
+	}
+	if s.kernel.Tables != nil {
+		tr.Reason, tr.Counter = s.kernel.Tables.ReasonName, s.kernel.Tables.CounterName
+	}
+	return reader.OpenEvents(source.Events, tr)
+}
+
+// deviceName names the devices that are observed; others are shown by their number.
+func (s *session) deviceName(index uint32) string {
+	for _, h := range s.set.Plan().Wire {
+		if h.Device.Index == int(index) {
+			return h.Device.Name
+		}
+	}
+	return ""
+}
+
+// announce says in one line what is being watched and for how long.
+func (s *session) announce(d time.Duration) string {
+	var devices []string
+	for _, h := range s.set.Plan().Wire {
+		if !slices.Contains(devices, h.Device.Name) {
+			devices = append(devices, h.Device.Name)
+		}
+	}
+	until := "until Ctrl-C"
+	if d > 0 {
+		until = fmt.Sprintf("for %s, Ctrl-C ends early", d)
+	}
+	attached := 0
+	hooks := s.set.Hooks()
+	for _, h := range hooks {
+		if h.Attached {
+			attached++
+		}
+	}
+	what := "SAs unknown"
+	if s.sad != nil {
+		what = fmt.Sprintf("%d SAs", len(s.sad))
+	}
+	line := fmt.Sprintf("xfrmscope: watching %s on %s with %d of %d hooks %s",
+		what, strings.Join(devices, ", "), attached, len(hooks), until)
+	for _, n := range s.set.Notes() {
+		line += "\nxfrmscope: " + n
+	}
+	return line
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+func hostname() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Nodename[:])
+}
+
+// saDatabase reads the kernel's own account of the SAs. A kernel without it can still be watched on
+// the wire; then it says so.
+type saDatabase struct {
+	client  *xfrm.Client
+	tracker *xfrm.Tracker
+	sas     []ledger.SADEntry // when it was opened
+	missing error
+}
+
+func openSADatabase(ctx context.Context, ns *netns.Handle) (*saDatabase, error) {
+	d := &saDatabase{}
+	client, err := xfrm.Open(ns.FD())
+	switch {
+	case errors.Is(err, xfrm.ErrDebugged):
+		return nil, err
+	case err != nil:
+		d.missing = err
+		return d, nil
+	}
+	d.client = client
+	if d.tracker, err = xfrm.OpenTracker(ctx, client); err != nil {
+		d.missing = err
+		return d, nil
+	}
+	if d.sas, _, err = d.tracker.Snapshot(ctx); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// dump reads the SAs and the counters for one snapshot.
+func (d *saDatabase) dump(ctx context.Context) (out reader.Dump, err error) {
+	if d.missing == nil {
+		if out.SAD, out.Ended, err = d.tracker.Snapshot(ctx); err != nil {
+			return out, err
+		}
+		if out.SAD == nil {
+			out.SAD = []ledger.SADEntry{}
+		}
+	}
+	if d.client != nil {
+		// A kernel without CONFIG_XFRM_STATISTICS has no such file; the ledger then says that
+		// there was nothing to reconcile with.
+		if stat, err := d.client.XfrmStat(); err == nil {
+			out.XfrmStat = stat
+		}
+	}
+	return out, nil
+}
+
+func (d *saDatabase) hook() ledger.Hook {
+	h := ledger.Hook{Name: "SA database over netlink", Attached: d.missing == nil, Why: "netlink"}
+	if d.missing != nil {
+		h.Why = d.missing.Error()
+		h.Costs = "SAs are known from the wire only: nothing is said of what xfrm decapsulated"
+	}
+	return h
+}
+
+// Close ends the subscription and the sockets.
+func (d *saDatabase) Close() error {
+	var errs []error
+	if d.tracker != nil {
+		errs = append(errs, d.tracker.Close())
+	}
+	if d.client != nil {
+		errs = append(errs, d.client.Close())
+	}
+	return errors.Join(errs...)
+}
