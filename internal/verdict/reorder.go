@@ -36,9 +36,10 @@ func reorderEvidence(sa *ledger.SA, l lateness, cause ledger.Cause, own string, 
 // reorderAdvice says which window would have lost nothing, and how to get it.
 func reorderAdvice(sa *ledger.SA, l lateness) (sentence string, remedy []Remedy) {
 	if l.distance < windowOf(sa) {
-		return "How late they came was not observed.", append(windowRemedies(sa, 1024), Remedy{
+		guess := min(max(1024, 2*windowOf(sa)), maxWindow)
+		return "How late they came was not observed.", append(windowRemedies(sa, guess), Remedy{
 			For:  forHost,
-			Text: "No vantage point measured the distance; 1024 is a common choice. " + windowCost(1024),
+			Text: fmt.Sprintf("No vantage point measured the distance, so %d is a guess. ", guess) + windowCost(guess),
 		})
 	}
 	need, advised := l.windowNeeded(), l.windowAdvised()

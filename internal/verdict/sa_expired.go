@@ -82,10 +82,29 @@ func expiredSomewhere(r *ledger.Report) []Finding {
 	if n == 0 || r.Kernel.WithoutSA != nil {
 		return nil
 	}
-	return []Finding{{
+	f := Finding{
 		ID: SAExpired, Severity: Warning, Confidence: sure(counted),
 		Summary:  fmt.Sprintf("%s met an SA at its hard limit; which one is not known, because the stack hooks are not attached.", packets(n)),
 		Evidence: []Evidence{{"XfrmInStateExpired + XfrmOutStateExpired", n, "packets", "/proc/net/xfrm_stat", ""}},
 		Remedy:   renegotiate(),
-	}}
+	}
+	for i := range r.SAs {
+		if e := lastEnding(&r.SAs[i]); e != nil && e.Why == ledger.EndExpired {
+			f.Subject = about(&r.SAs[i])
+			f.Evidence = append(f.Evidence, Evidence{"hard expiry of " + r.SAs[i].SPI.String(), 1, "times", "SA database",
+				"at " + e.At.Format("15:04:05.000 MST")})
+		}
+	}
+	// What came after it found an SA that is invalid, and then none: no source says otherwise.
+	for _, c := range []struct {
+		counter string
+		id      ID
+	}{{"XfrmInStateInvalid", SAInvalid}, {"XfrmInNoStates", SPIUnknown}} {
+		if m := r.Kernel.XfrmStat[c.counter]; m > 0 {
+			f.Evidence = append(f.Evidence, Evidence{c.counter, m, "packets", "/proc/net/xfrm_stat", "taken for what came afterwards"})
+			f.Consequences = append(f.Consequences, c.id)
+			f.Confidence = sure(inferred)
+		}
+	}
+	return []Finding{f}
 }

@@ -42,7 +42,7 @@ func saInvalid(r *ledger.Report) []Finding {
 		})
 	}
 	n := r.Kernel.XfrmStat["XfrmInStateInvalid"] + r.Kernel.XfrmStat["XfrmOutStateInvalid"]
-	if n > 0 && r.Kernel.WithoutSA == nil && r.Kernel.XfrmStat["XfrmInStateExpired"] == 0 && r.Kernel.XfrmStat["XfrmInNoStates"] == 0 {
+	if n > 0 && r.Kernel.WithoutSA == nil && len(expiredSomewhere(r)) == 0 && r.Kernel.XfrmStat["XfrmInNoStates"] == 0 {
 		out = append(out, Finding{
 			ID: SAInvalid, Severity: Warning, Confidence: sure(counted),
 			Summary:  fmt.Sprintf("%s met an SA that is not valid; which one is not known, because the stack hooks are not attached.", packets(n)),

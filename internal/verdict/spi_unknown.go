@@ -122,7 +122,7 @@ func identity(sa *ledger.SA) string {
 // and in no SA is suspected.
 func unknownSomewhere(r *ledger.Report) []Finding {
 	n := r.Kernel.XfrmStat["XfrmInNoStates"]
-	if n == 0 || r.UnknownSPIs != nil {
+	if n == 0 || r.UnknownSPIs != nil || len(expiredSomewhere(r)) > 0 {
 		return nil
 	}
 	f := Finding{

@@ -204,6 +204,27 @@ func (s *SA) Corrupt(n uint64) {
 	s.drop(ledger.IntegrityFailed, n)
 }
 
+// RepeatInside doubles n packets behind the wire hook.
+func (s *SA) RepeatInside(n uint64) {
+	s.Entry.ReplayDuplicate += n
+	s.drop(ledger.ReplayDuplicate, n)
+}
+
+// Restart begins the sender's numbers anew and sends n packets whose old numbers xfrm refuses.
+func (s *SA) Restart(n, distance uint64) {
+	s.Wire.Restarts++
+	s.fresh(n)
+	s.tooLate(n, distance)
+}
+
+// Blur lets the hooks take all replay drops for one kind.
+func (s *SA) Blur() {
+	s.Causes[ledger.ReplayUnspecified] += s.Causes[ledger.ReplayLate] + s.Causes[ledger.ReplayDuplicate]
+	delete(s.Causes, ledger.ReplayLate)
+	delete(s.Causes, ledger.ReplayDuplicate)
+	s.lateMax = 0
+}
+
 // Refuse lets n packets arrive and be dropped for a cause that the SA itself does not count.
 func (s *SA) Refuse(n uint64, c ledger.Cause) { s.fresh(n); s.drop(c, n) }
 

@@ -21,6 +21,7 @@ type Scenario struct {
 	Says    []string     // parts of its summary
 	Grade   verdict.Severity
 	Sure    float64
+	Leaky   bool // the sources do not see everything, so the ledger need not add up
 }
 
 // Scenarios lists a scenario for every fault and for what must not be taken for one.
@@ -121,14 +122,65 @@ var scenarios = []Scenario{
 	}, Want: []verdict.ID{verdict.PathLoss}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "loss and reordering are two faults", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Deliver(1000); sa.Lose(2); sa.Reorder(3, 40) }),
 		Want: []verdict.ID{verdict.ReplayWindowTooSmall, verdict.PathLoss}, Says: []string{"3 packets"}, Grade: verdict.Warning, Sure: 0.99},
-	{Name: "passing ESP with gaps is not ours", Prepare: func(w *ledgertest.World) func() {
+	{Name: "passing ESP with gaps is not ours", Leaky: true, Prepare: func(w *ledgertest.World) func() {
 		alien := w.Foreign(0xdeadbeef)
 		return func() { alien.Vanish(10); alien.Lose(5) }
 	}},
-	{Name: "an outbound gap is not path loss", Prepare: func(w *ledgertest.World) func() {
+	{Name: "an outbound gap is not path loss", Leaky: true, Prepare: func(w *ledgertest.World) func() {
 		out := w.Outbound(0xc0ffee02)
 		return func() { out.Send(100); out.Number(3); out.Lose(3); out.Send(10) }
 	}},
+	{Name: "doubled within this host", Leaky: true, Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Deliver(100); sa.RepeatInside(4) }),
+		Want: []verdict.ID{verdict.DuplicatePackets}, Says: []string{"4 of them doubled inside this host"}, Grade: verdict.Warning, Sure: 0.95},
+	{Name: "a sender that began anew", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Deliver(9000); sa.Restart(20, 8990) }),
+		Want: []verdict.ID{verdict.ReplayWindowTooSmall}, Grade: verdict.Warning, Sure: 0.79},
+	{Name: "loss beside losses of our own", Prepare: func(w *ledgertest.World) func() {
+		sa := w.Inbound(0xc0ffee01, 32, false)
+		return func() { sa.Deliver(1000); sa.Lose(3); w.Self.Lost = map[string]uint64{"contention": 2} }
+	}, Want: []verdict.ID{verdict.PathLoss}, Grade: verdict.Warning, Sure: 0.76},
+	{Name: "the hooks cannot tell late from repeated", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Deliver(1000); sa.Reorder(6, 80); sa.Blur() }),
+		Want: []verdict.ID{verdict.ReplayWindowTooSmall}, Says: []string{"6 packets", "A window of 81"}, Grade: verdict.Warning, Sure: 0.6},
+
+	// Without the stack hooks.
+	{Name: "reordered, no hooks", Leaky: true, Prepare: hookless(32, false, func(sa *ledgertest.SA) { sa.Deliver(1000); sa.Reorder(6, 80) }),
+		Want: []verdict.ID{verdict.ReplayWindowTooSmall}, Says: []string{"6 packets", "A window of 81"}, Grade: verdict.Warning, Sure: 0.8},
+	{Name: "duplicated, no hooks", Leaky: true, Prepare: hookless(32, false, func(sa *ledgertest.SA) { sa.Deliver(1000); sa.Repeat(6, 8) }),
+		Want: []verdict.ID{verdict.DuplicatePackets}, Grade: verdict.Warning, Sure: 0.99},
+	{Name: "late under ESN, no hooks", Leaky: true, Prepare: hookless(64, true, func(sa *ledgertest.SA) { sa.Deliver(1000); sa.Reorder(5, 300) }),
+		Want: []verdict.ID{verdict.ESNMisEpoch}, Folded: []verdict.ID{verdict.IntegrityFailed}, Grade: verdict.Warning, Sure: 0.6},
+	{Name: "corrupted under ESN, no hooks", Leaky: true, Prepare: hookless(64, true, func(sa *ledgertest.SA) { sa.Deliver(1000); sa.Corrupt(5) }),
+		Want: []verdict.ID{verdict.IntegrityFailed}, Grade: verdict.Warning, Sure: 0.6},
+	{Name: "late and corrupted under ESN, no hooks", Leaky: true, Prepare: hookless(64, true, func(sa *ledgertest.SA) {
+		sa.Deliver(1000)
+		sa.Reorder(5, 300)
+		sa.Corrupt(3)
+	}), Want: []verdict.ID{verdict.IntegrityFailed, verdict.ESNMisEpoch}, Says: []string{"3 packets"}, Grade: verdict.Warning, Sure: 0.6},
+	{Name: "unknown SPI, no hooks", Leaky: true, Prepare: func(w *ledgertest.World) func() {
+		w.BlindStack = true
+		alien := w.Foreign(0xdeadbeef)
+		return func() { alien.Knock(12) }
+	}, Want: []verdict.ID{verdict.SPIUnknown}, Says: []string{"12 packets found no SA"}, Grade: verdict.Warning, Sure: 0.8},
+	{Name: "hard-expired, no hooks", Leaky: true, Prepare: hookless(32, false, func(sa *ledgertest.SA) {
+		sa.Deliver(1000)
+		sa.Refuse(1, ledger.StateExpired)
+		sa.Refuse(2, ledger.StateInvalid)
+		sa.End(ledger.EndExpired)
+		sa.Knock(30)
+	}), Want: []verdict.ID{verdict.SAExpired}, Folded: []verdict.ID{verdict.SAInvalid, verdict.SPIUnknown}, Grade: verdict.Warning, Sure: 0.6},
+	{Name: "invalid, no hooks", Leaky: true, Prepare: hookless(32, false, func(sa *ledgertest.SA) { sa.Deliver(10); sa.Refuse(3, ledger.StateInvalid) }),
+		Want: []verdict.ID{verdict.SAInvalid}, Grade: verdict.Warning, Sure: 0.8},
+	{Name: "reordered, neither wire nor hooks", Leaky: true, Prepare: func(w *ledgertest.World) func() {
+		w.BlindWire = true
+		return hookless(32, false, func(sa *ledgertest.SA) { sa.Deliver(1000); sa.Reorder(6, 80) })(w)
+	}, Want: []verdict.ID{verdict.ReplayWindowTooSmall}, Says: []string{"How late they came was not observed"}, Grade: verdict.Warning, Sure: 0.8},
+}
+
+// hookless is inbound on a kernel without the stack hooks.
+func hookless(window uint32, esn bool, happen func(*ledgertest.SA)) func(*ledgertest.World) func() {
+	return func(w *ledgertest.World) func() {
+		w.BlindStack = true
+		return inbound(window, esn, happen)(w)
+	}
 }
 
 // inbound is a world of one SA towards here.
