@@ -33,46 +33,48 @@ type session struct {
 }
 
 // openSession attaches everything that the kernel allows. Observation begins with the first observe.
-func openSession(ctx context.Context, o *liveOptions) (s *session, err error) {
+func openSession(ctx context.Context, o *liveOptions) (*session, error) {
 	opts, err := o.probeOptions()
 	if err != nil {
 		return nil, err
 	}
-	k, err := probe.AskKernel()
-	if err != nil {
-		return nil, err
+	s := &session{}
+	if err := s.open(ctx, o.netns, opts); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
-	s = &session{kernel: k}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.Close())
-		}
-	}()
-	if s.ns, err = netns.Open(o.netns); err != nil {
-		return nil, err
+	return s, nil
+}
+
+// open leaves what it has opened to Close, whether it succeeds or not.
+func (s *session) open(ctx context.Context, name string, opts probe.Options) (err error) {
+	if s.kernel, err = probe.AskKernel(); err != nil {
+		return err
+	}
+	if s.ns, err = netns.Open(name); err != nil {
+		return err
 	}
 	s.closing = append(s.closing, s.ns.Close)
 	if s.sadb, err = openSADatabase(ctx, s.ns); err != nil {
-		return nil, err
+		return err
 	}
 	s.closing = append(s.closing, s.sadb.Close)
 	opts.SAs = s.sadb.sas
-	if s.set, err = probe.Open(k, opts); err != nil {
-		return nil, err
+	if s.set, err = probe.Open(s.kernel, opts); err != nil {
+		return err
 	}
 	s.closing = append(s.closing, s.set.Close)
 	source, err := s.set.Source()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if s.reader, err = reader.New(source, reader.Options{}); err != nil {
-		return nil, err
+		return err
 	}
 	s.ledger = ledger.New(ledger.Source{
-		Kind: ledger.KindLive, Name: hostname(), Kernel: kernelRelease(), Netns: o.netns,
+		Kind: ledger.KindLive, Name: hostname(), Kernel: kernelRelease(), Netns: name,
 	})
 	s.ledger.SetHooks(append(s.set.Hooks(), s.sadb.hook()))
-	return s, nil
+	return nil
 }
 
 // Close detaches and gives everything back, in the opposite order of opening.
