@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"xfrmscope/internal/bpfobj"
+	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/pcap"
+)
+
+// Options of Run. The zero value is usable.
+type Options struct {
+	// SATableSize is how many SAs are accounted; packets of further ones are counted as lost to a
+	// full table. 0 means DefaultSATableSize. An SA takes about 3 KB.
+	SATableSize uint32
+	// NATTPorts are further UDP ports that carry ESP, besides 4500; seven at most.
+	NATTPorts []uint16
+	// Progress is called several times a second while reading, and at the end of each file.
+	Progress func(Progress)
+}
+
+// DefaultSATableSize is the size of the SA table.
+const DefaultSATableSize = 4096
+
+// Progress tells how far reading has come.
+type Progress struct {
+	File    string
+	Bytes   int64 // of the file, read so far
+	Size    int64 // of the file; 0: unknown
+	Packets uint64
+}
+
+// Result is what captures held.
+type Result struct {
+	// Begin and End are the snapshots before the first and after the last packet. Directions are
+	// unknown, and nothing but the wire was observed.
+	Begin, End ledger.Snapshot
+	Files      []File
+	Packets    uint64
+	// Batched says that packets went through the driver; it is slower without.
+	Batched bool
+}
+
+// File is what is known of one capture.
+type File struct {
+	Name        string
+	Packets     uint64
+	Skipped     uint64    // of link types that are not understood
+	First, Last time.Time // earliest and latest packet; zero: the file tells no times
+	Interfaces  []pcap.Interface
+}
+
+// Run reads captures as one stream of packets, in the order given. When a file is damaged or cannot be
+// read, or ctx ends, it returns what was read until then and the error; further files are still read.
+func Run(ctx context.Context, files []string, opts Options) (*Result, error) {
+	w, err := open(opts, ways)
+	if err != nil {
+		return nil, fmt.Errorf("replay captures: %w", err)
+	}
+	defer w.close()
+	return w.run(ctx, files, opts)
+}
+
+// wire is a loaded wire program, for captures.
+type wire struct {
+	coll *ebpf.Collection
+	feed *feeder
+	tiny uint64 // frames without an Ethernet header
+	ifs  int    // interfaces of the files read before
+}
+
+func open(opts Options, ways []way) (*wire, error) {
+	// Without it, kernels before 5.11 charge maps to RLIMIT_MEMLOCK.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
+	}
+	coll, err := load(func(spec *ebpf.CollectionSpec) error { return configure(spec, opts) }, ways)
+	if err != nil {
+		if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, errPermission) {
+			err = fmt.Errorf("%w: reading a capture runs the compiled wire program in the kernel, "+
+				"be root or have CAP_BPF and CAP_NET_ADMIN", err)
+		}
+		return nil, fmt.Errorf("load the wire program: %w", err)
+	}
+	if err := bpfobj.FillSlots(coll); err != nil {
+		coll.Close()
+		return nil, err
+	}
+	return &wire{coll: coll, feed: newFeeder(coll)}, nil
+}
+
+// configure sets what the loader may set.
+func configure(spec *ebpf.CollectionSpec, opts Options) error {
+	size := opts.SATableSize
+	if size == 0 {
+		size = DefaultSATableSize
+	}
+	if err := bpfobj.SetSAMax(spec, size); err != nil {
+		return err
+	}
+	if len(opts.NATTPorts) > 7 {
+		return fmt.Errorf("%d further UDP encapsulation ports, at most 7 are possible", len(opts.NATTPorts))
+	}
+	ports := [8]uint16{4500}
+	copy(ports[1:], opts.NATTPorts)
+	// A capture's events go nowhere, so none are sent and the ring is as small as it may be.
+	if ring, ok := spec.Maps["events"]; ok {
+		ring.MaxEntries = 64 << 10
+	}
+	for name, value := range map[string]any{
+		"cfg_offline": uint8(1), "cfg_events_per_sec": uint32(0), "cfg_natt_ports": ports,
+	} {
+		v, ok := spec.Variables[name]
+		if !ok {
+			return fmt.Errorf("the object has no constant %s", name)
+		}
+		if err := v.Set(value); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (w *wire) close() {
+	w.feed.close()
+	w.coll.Close()
+}
+
+func (w *wire) run(ctx context.Context, files []string, opts Options) (*Result, error) {
+	res := &Result{Batched: w.feed.batch}
+	var errs []error
+	for _, path := range files {
+		file, err := w.file(ctx, path, opts.Progress)
+		errs = append(errs, err)
+		res.Files = append(res.Files, file)
+		res.Packets += file.Packets
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	begin, end := span(res.Files)
+	res.Begin = ledger.Snapshot{At: begin, Wire: []ledger.WireSA{}, Packets: &ledger.WireTotals{}}
+	var err error
+	if res.End, err = w.snapshot(ctx, end); err != nil {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return res, fmt.Errorf("replay captures: %w", err)
+	}
+	return res, nil
+}
+
+// wireLen is what the wire program is told of each packet's original length: more than an IP packet can
+// have. Programs that cut or anonymise captures overwrite the length that the file records for a packet;
+// believing it would make every cut packet one with an impossible IP length, and uncount its SA.
+const wireLen = 1<<16 + 64
+
+// file feeds one capture.
+func (w *wire) file(ctx context.Context, path string, progress func(Progress)) (f File, err error) {
+	f.Name = filepath.Base(path)
+	r, err := pcap.Open(path, pcap.Options{KeepBytes: keepBytes})
+	if err != nil {
+		return f, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	defer func() {
+		f.Interfaces = r.Interfaces()
+		w.ifs += len(f.Interfaces)
+		err = errors.Join(err, w.feed.flush())
+		if progress != nil {
+			progress(Progress{f.Name, r.Consumed(), r.Size(), f.Packets})
+		}
+	}()
+	const checkEvery = 4096 // packets between two looks at context and clock
+	told := time.Now()
+	odd := map[int]bool{} // interfaces of unknown link type, each reported once
+	var first, last int64
+	for p := (pcap.Packet{}); ; {
+		if (f.Packets+f.Skipped)%checkEvery == 0 {
+			if ctx.Err() != nil {
+				return f, errors.Join(err, fmt.Errorf("read %s: stopped after %d packets: %w", f.Name, f.Packets, ctx.Err()))
+			}
+			if now := time.Now(); progress != nil && now.Sub(told) > 200*time.Millisecond {
+				told = now
+				progress(Progress{f.Name, r.Consumed(), r.Size(), f.Packets})
+			}
+		}
+		var link *pcap.LinkTypeError
+		switch got := r.Next(&p); {
+		case got == io.EOF:
+			f.First, f.Last = instant(first), instant(last)
+			return f, err
+		case errors.As(got, &link):
+			if f.Skipped++; !odd[p.Interface] {
+				odd[p.Interface] = true
+				err = errors.Join(err, got)
+			}
+			continue
+		case got != nil:
+			f.First, f.Last = instant(first), instant(last)
+			return f, errors.Join(err, got)
+		}
+		f.Packets++
+		if p.TimeNS != 0 {
+			if first == 0 || p.TimeNS < first {
+				first = p.TimeNS
+			}
+			last = max(last, p.TimeNS)
+		}
+		if len(p.Data) < etherHeader {
+			w.tiny++
+			continue
+		}
+		m := meta{uint64(p.TimeNS), wireLen, uint32(w.ifs + p.Interface + 1)}
+		if fault := w.feed.add(p.Data, m); fault != nil {
+			return f, errors.Join(err, fault)
+		}
+	}
+}
+
+func instant(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
+
+// span is from the earliest to the latest packet.
+func span(files []File) (begin, end time.Time) {
+	for _, f := range files {
+		if !f.First.IsZero() && (begin.IsZero() || f.First.Before(begin)) {
+			begin = f.First
+		}
+		if f.Last.After(end) {
+			end = f.Last
+		}
+	}
+	return begin, end
+}

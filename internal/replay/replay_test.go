@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package replay
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/pcap"
+)
+
+var compareAddr = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	// Running times differ from run to run.
+	cmp.FilterPath(func(p cmp.Path) bool {
+		name := p.Last().String()
+		return name == ".NsPerRun" || name == ".CPUPercent"
+	}, cmp.Ignore()),
+}
+
+// esp is a frame with one ESP packet of the given payload length.
+func esp(v6 bool, spi, seq uint32, payload int) []byte {
+	frame := make([]byte, 12, 80+payload)
+	body := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, spi), seq)
+	body = append(body, make([]byte, payload)...)
+	if v6 {
+		frame = append(frame, 0x86, 0xdd, 0x60, 0, 0, 0)
+		frame = binary.BigEndian.AppendUint16(frame, uint16(len(body)))
+		frame = append(frame, 50, 64)
+		for _, last := range []byte{1, 2} {
+			frame = append(frame, append([]byte{0x20, 1, 0xd, 0xb8}, append(make([]byte, 11), last)...)...)
+		}
+		return append(frame, body...)
+	}
+	frame = append(frame, 0x08, 0x00, 0x45, 0)
+	frame = binary.BigEndian.AppendUint16(frame, uint16(20+len(body)))
+	frame = append(frame, 0, 0, 0, 0, 64, 50, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2)
+	return append(frame, body...)
+}
+
+// writePcap writes frames as a nanosecond pcap file, one a microsecond.
+func writePcap(t testing.TB, link uint32, frames [][]byte) string {
+	t.Helper()
+	le := binary.LittleEndian
+	b := le.AppendUint32(nil, 0xa1b23c4d)
+	b = le.AppendUint16(le.AppendUint16(b, 2), 4)
+	for _, v := range []uint32{0, 0, 65535, link} {
+		b = le.AppendUint32(b, v)
+	}
+	for i, f := range frames {
+		for _, v := range []uint32{1_700_000_000, uint32(i) * 1000, uint32(len(f)), uint32(len(f))} {
+			b = le.AppendUint32(b, v)
+		}
+		b = append(b, f...)
+	}
+	path := filepath.Join(t.TempDir(), "test.pcap")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func only(t *testing.T, r *Result) ledger.WireSA {
+	t.Helper()
+	if len(r.End.Wire) != 1 {
+		t.Fatalf("%d SAs, want 1: %+v", len(r.End.Wire), r.End.Wire)
+	}
+	return r.End.Wire[0]
+}
+
+func TestRunCountsExactly(t *testing.T) {
+	needBPF(t)
+	var frames [][]byte
+	var size uint64
+	add := func(seq uint32) {
+		frames = append(frames, esp(false, 0xc0ffee01, seq, 1400))
+		size += 1428
+	}
+	for seq := uint32(1); seq <= 1000; seq++ {
+		if seq%100 == 50 { // ten lost
+			continue
+		}
+		if seq == 500 { // one late by three
+			continue
+		}
+		add(seq)
+		if seq == 503 {
+			add(500)
+		}
+		if seq%250 == 0 && seq != 500 { // three twice: 250, 750, 1000
+			add(seq)
+		}
+	}
+	var told []Progress
+	r, err := Run(context.Background(), []string{writePcap(t, 1, frames)}, Options{Progress: func(p Progress) { told = append(told, p) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sa := only(t, r)
+	got := []uint64{sa.Packets, sa.Bytes, sa.FirstSeq, sa.HighestSeq, sa.Unique, sa.Duplicates, sa.Late, sa.Missing, sa.Pending, sa.ExtentMax}
+	want := []uint64{993, size, 1, 1000, 990, 3, 1, 10, 0, 3}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("packets, bytes, first, highest, unique, duplicates, late, missing, pending, extent (-want +got):\n%s", diff)
+	}
+	if sa.Key.SPI != 0xc0ffee01 || sa.Key.Direction != ledger.Unknown || sa.Key.Dst != netip.MustParseAddr("192.0.2.2") {
+		t.Errorf("key %+v", sa.Key)
+	}
+	if !r.Batched || r.Packets != 993 {
+		t.Errorf("batched %v, packets %d", r.Batched, r.Packets)
+	}
+	if begin := time.Unix(1_700_000_000, 0); !r.Begin.At.Equal(begin) || !r.End.At.Equal(begin.Add(992*time.Microsecond)) {
+		t.Errorf("from %v to %v", r.Begin.At, r.End.At)
+	}
+	if sa.Created != time.Duration(1_700_000_000_000_000_000) {
+		t.Errorf("first packet's time %d", sa.Created)
+	}
+	if n := len(told); n == 0 || told[n-1].Packets != 993 || told[n-1].Bytes != told[n-1].Size || told[n-1].Size == 0 {
+		t.Errorf("progress %+v", told)
+	}
+	if len(r.End.Self.Lost) != 0 || r.End.Self.Suppressed != 0 {
+		t.Errorf("own losses %+v", r.End.Self)
+	}
+}
+
+// TestDriverEqualsPacketByPacket feeds frames of all kinds and lengths both ways.
+func TestDriverEqualsPacketByPacket(t *testing.T) {
+	needBPF(t)
+	rng := rand.New(rand.NewPCG(1, 2))
+	seqs := [8]uint32{}
+	var frames [][]byte
+	for len(frames) < 20_000 {
+		i := rng.IntN(len(seqs))
+		switch kind := rng.IntN(100); {
+		case kind < 70:
+			seqs[i] += uint32(1 + rng.IntN(2)*rng.IntN(20))
+			seq := seqs[i]
+			if rng.IntN(10) == 0 {
+				seq -= min(seq, uint32(rng.IntN(100)))
+			}
+			frames = append(frames, esp(i%2 == 0, 0x1000+uint32(i), seq, rng.IntN(300)))
+		case kind < 80: // cut anywhere
+			f := esp(i%2 == 0, 0x1000+uint32(i), seqs[i], 20)
+			frames = append(frames, f[:rng.IntN(len(f))])
+		case kind < 90: // flipped anywhere
+			f := esp(i%2 == 0, 0x1000+uint32(i), seqs[i], 20)
+			f[rng.IntN(54)] ^= byte(1 << rng.IntN(8))
+			frames = append(frames, f)
+		default: // noise
+			f := make([]byte, rng.IntN(400))
+			for j := range f {
+				f[j] = byte(rng.Uint32())
+			}
+			frames = append(frames, f)
+		}
+	}
+	path := writePcap(t, 1, frames)
+	batch, single := runFiles(t, false, Options{}, path), runFiles(t, true, Options{}, path)
+	if diff := cmp.Diff(single.End, batch.End, compareAddr); diff != "" {
+		t.Errorf("(-packet by packet +driver):\n%s", diff)
+	}
+	if batch.Packets != 20_000 || len(batch.End.Wire) < 8 || batch.End.Packets.Classes[ledger.Unknown]["bad_eth"] == 0 {
+		t.Errorf("%d packets, %d SAs, classes %v", batch.Packets, len(batch.End.Wire), sorted(batch))
+	}
+	if !batch.Batched || single.Batched {
+		t.Errorf("driver used: %v and %v", batch.Batched, single.Batched)
+	}
+}
+
+// TestSignals bombards the thread that feeds with signals: each packet still counts once. On kernels
+// before 5.13 the calls fail with EINTR, after having run.
+func TestSignals(t *testing.T) {
+	needBPF(t)
+	frames := make([][]byte, 50_000)
+	for i := range frames {
+		frames[i] = esp(false, 7, uint32(i+1), 40)
+	}
+	path := writePcap(t, 1, frames)
+	w, err := open(Options{}, ways[:2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	tid := unix.Gettid()
+	var stop atomic.Bool
+	var sent int
+	done := make(chan error)
+	go func() {
+		for !stop.Load() {
+			// SIGURG is what the runtime itself sends to preempt, so it is harmless.
+			if err := unix.Tgkill(unix.Getpid(), tid, unix.SIGURG); err != nil {
+				done <- err
+				return
+			}
+			sent++
+			time.Sleep(20 * time.Microsecond)
+		}
+		done <- nil
+	}()
+	r, err := w.run(context.Background(), []string{path}, Options{})
+	stop.Store(true)
+	if serr := <-done; serr != nil {
+		t.Fatal(serr)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sa := only(t, r); sa.Packets != 50_000 || sa.Unique != 50_000 || sa.Duplicates != 0 || sent == 0 {
+		t.Errorf("packets %d unique %d duplicates %d after %d signals", sa.Packets, sa.Unique, sa.Duplicates, sent)
+	}
+}
+
+func TestTableFull(t *testing.T) {
+	needBPF(t)
+	var frames [][]byte
+	for spi := range uint32(20) {
+		for seq := range uint32(5) {
+			frames = append(frames, esp(false, 100+spi, seq+1, 10))
+		}
+	}
+	r := runFiles(t, false, Options{SATableSize: 8}, writePcap(t, 1, frames))
+	if len(r.End.Wire) != 8 || r.End.Self.Lost["sa_table_full"] != 60 || r.End.Packets.Classes[ledger.Unknown]["esp"] != 100 {
+		t.Errorf("%d SAs, lost %v, classes %v; want 8 SAs, 60 packets of others, 100 in all", len(r.End.Wire), r.End.Self.Lost, sorted(r))
+	}
+}
+
+func TestDamageGivesPartialResult(t *testing.T) {
+	needBPF(t)
+	frames := [][]byte{esp(false, 9, 1, 10), esp(false, 9, 2, 10), esp(false, 9, 3, 10)}
+	whole := writePcap(t, 1, frames)
+	b, err := os.ReadFile(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := filepath.Join(t.TempDir(), "cut.pcap")
+	if err := os.WriteFile(cut, b[:len(b)-3], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The damaged file is reported, and the one after it is read all the same.
+	r, err := Run(context.Background(), []string{cut, whole, filepath.Join(t.TempDir(), "absent.pcap")}, Options{})
+	var damage *pcap.DamageError
+	if !errors.As(err, &damage) || damage.Packets != 2 || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+	sa := only(t, r)
+	if r.Packets != 5 || sa.Packets != 5 || sa.Unique != 3 || sa.Duplicates != 2 || len(r.Files) != 3 || r.Files[0].Packets != 2 {
+		t.Errorf("result %+v, SA %+v", r.Files, sa)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	needBPF(t)
+	frames := make([][]byte, 30_000)
+	for i := range frames {
+		frames[i] = esp(false, 7, uint32(i+1), 40)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	r, err := Run(ctx, []string{writePcap(t, 1, frames)}, Options{})
+	if !errors.Is(err, context.Canceled) || r == nil || r.Packets != 0 {
+		t.Fatalf("result %+v, error %v", r, err)
+	}
+}
+
+func TestFurtherPortsAndRawIP(t *testing.T) {
+	needBPF(t)
+	inner := esp(false, 11, 1, 20)[34:]
+	udp := append([]byte{0x12, 0x34, 0x27, 0x10, 0, byte(8 + len(inner)), 0, 0}, inner...) // to port 10000
+	ip := append(bytes.Clone(esp(false, 0, 0, 0)[14:34]), udp...)
+	ip[3], ip[9] = byte(len(ip)), 17
+	path := writePcap(t, 101, [][]byte{ip})
+	if r := runFiles(t, false, Options{}, path); len(r.End.Wire) != 0 {
+		t.Errorf("port 10000 taken for ESP: %+v", r.End.Wire)
+	}
+	sa := only(t, runFiles(t, false, Options{NATTPorts: []uint16{10000}}, path))
+	if sa.Encap != ledger.EncapUDP || sa.SrcPort != 0x1234 || sa.DstPort != 10000 || sa.Key.SPI != 11 {
+		t.Errorf("SA %+v", sa)
+	}
+	if _, err := Run(context.Background(), nil, Options{NATTPorts: make([]uint16, 8)}); err == nil {
+		t.Error("eight further ports accepted")
+	}
+}
