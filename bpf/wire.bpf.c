@@ -9,6 +9,7 @@
 #include <bpf/bpf_endian.h>
 
 #include "account.h"
+#include "xdp.h"
 
 /*
  * What TC is asked to make readable: Ethernet, two tags, IPv6, and extension headers for most that
@@ -16,37 +17,10 @@
  */
 #define PULL_BYTES 256
 
-/* Not inlined, so that the compiler describes struct offline_meta to the Go side. */
-static __noinline __u64 offline_time(const struct offline_meta *meta)
-{
-	return meta->time_ns;
-}
-
 SEC("xdp")
 int xdp_ingress(struct xdp_md *ctx)
 {
-	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct cursor c = { .data = data, .end = end, .limit = end - data };
-	struct scene at = { .dir = DIR_IN };
-	struct view v = {};
-	enum why why;
-
-	if (cfg_offline) {
-		struct offline_meta *meta = (void *)(long)ctx->data_meta;
-
-		at.dir = DIR_UNKNOWN;
-		if ((void *)(meta + 1) <= data) {
-			at.ifindex = meta->ifindex;
-			at.time_ns = offline_time(meta);
-			if (meta->wire_len > c.limit)
-				c.limit = meta->wire_len;
-		}
-	} else {
-		at.ifindex = ctx->ingress_ifindex;
-	}
-	why = parse_eth(&c, &v, 0);
-	observe(why, &v, &c, &at);
-	return XDP_PASS;
+	return xdp_observe(ctx);
 }
 
 /*

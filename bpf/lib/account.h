@@ -26,8 +26,14 @@ static __always_inline void count_class(enum why why, enum direction dir)
 		count->packets[dir] += 1;
 }
 
-static __noinline int count_asides(__u32 asides, enum direction dir)
+__noinline int count_asides(__u32 asides, __u32 dir)
 {
+	__u64 index = dir;
+
+	if (index >= DIR_MAX)
+		return 0;
+	/* Or clang scales dir before it compares it, and the verifier sees a number without bounds. */
+	asm volatile("" : "+r"(index));
 	NO_UNROLL
 	for (__u32 aside = 0; aside < ASIDE_MAX; aside++) {
 		/* A copy: a counter whose address is taken is unknown to the verifier after each call. */
@@ -37,32 +43,34 @@ static __noinline int count_asides(__u32 asides, enum direction dir)
 		if (!(asides & ASIDE_BIT(aside)))
 			continue;
 		count = bpf_map_lookup_elem(&aside_counts, &key);
-		if (count && dir < DIR_MAX)
-			count->packets[dir] += 1;
+		if (count && index < DIR_MAX)
+			count->packets[index] += 1;
 	}
 	return 0;
 }
 
-static __always_inline void packet_fill(struct packet *p, const struct view *v, const struct cursor *c,
-					const struct scene *at)
+static __always_inline struct packet *packet_fill(const struct view *v, const struct cursor *c, const struct scene *at)
 {
-	__builtin_memset(p, 0, sizeof(*p));
+	struct packet *p = packet_current();
+
+	if (!p)
+		return NULL;
 	if (v->family == 4) {
 		const struct iphdr *ip = c->data + v->ip_at;
 
-		if ((void *)(ip + 1) <= c->end) {
-			p->src[2] = bpf_htonl(0xffff);
-			p->src[3] = ip->saddr;
-			p->dst[2] = bpf_htonl(0xffff);
-			p->dst[3] = ip->daddr;
-		}
+		if ((void *)(ip + 1) > c->end)
+			return NULL;
+		p->src[0] = p->src[1] = p->dst[0] = p->dst[1] = 0;
+		p->src[2] = p->dst[2] = bpf_htonl(0xffff);
+		p->src[3] = ip->saddr;
+		p->dst[3] = ip->daddr;
 	} else {
 		const struct ipv6hdr *ip = c->data + v->ip_at;
 
-		if ((void *)(ip + 1) <= c->end) {
-			__builtin_memcpy(p->src, ip->saddr, sizeof(p->src));
-			__builtin_memcpy(p->dst, ip->daddr, sizeof(p->dst));
-		}
+		if ((void *)(ip + 1) > c->end)
+			return NULL;
+		__builtin_memcpy(p->src, ip->saddr, sizeof(p->src));
+		__builtin_memcpy(p->dst, ip->daddr, sizeof(p->dst));
 	}
 	p->time_ns = at->time_ns;
 	p->spi = v->spi;
@@ -73,6 +81,7 @@ static __always_inline void packet_fill(struct packet *p, const struct view *v, 
 	p->family = v->family;
 	p->dir = at->dir;
 	p->encap = v->encap;
+	return p;
 }
 
 /* The number joined to 64 bits: of all that end in these 32 bits, the one nearest to the highest. */
@@ -121,20 +130,21 @@ static __always_inline struct sa_state *sa_look(const struct view *v, const stru
 
 static __always_inline void account(const struct view *v, const struct cursor *c, const struct scene *at)
 {
-	struct packet p;
 	struct sa_state *sa;
 	struct sa_count *count;
-	__u32 slot = 0;
+	struct packet *p;
+	bool opened = false;
 	__u64 top, seq;
 	enum mark mark;
-	bool opened = false;
+	__u32 slot = 0;
 
 	sa = sa_look(v, c, at, &slot);
 	if (unlikely(!sa)) {
 		__s64 found;
 
-		packet_fill(&p, v, c, at);
-		found = sa_find(&p);
+		if (!packet_fill(v, c, at))
+			return;
+		found = sa_find();
 		if (found < 0)
 			return;
 		opened = found & SA_OPENED;
@@ -155,23 +165,21 @@ static __always_inline void account(const struct view *v, const struct cursor *c
 
 	top = READ_ONCE(sa->highest);
 	seq = join(top, v->seq);
-	if (unlikely(seq - top + SEQ_HORIZON > 2 * SEQ_HORIZON)) {
-		packet_fill(&p, v, c, at);
-		p.seq64 = seq;
-		p.top = top;
-		p.slot = slot;
-		outside(sa, &p);
-		return;
+	if (likely(seq - top + SEQ_HORIZON <= 2 * SEQ_HORIZON)) {
+		mark = window_settle(sa, slot, seq, &top);
+		if (likely(mark == MARK_RAISED && seq == top + 1))
+			return;
+	} else {
+		mark = MARK_OUTSIDE;
 	}
-	mark = window_settle(sa, slot, seq, &top);
-	if (likely(mark == MARK_RAISED && seq == top + 1))
+	p = packet_fill(v, c, at);
+	if (!p)
 		return;
-	packet_fill(&p, v, c, at);
-	p.seq64 = seq;
-	p.top = top;
-	p.slot = slot;
-	p.mark = mark;
-	disorder(sa, &p);
+	p->seq64 = seq;
+	p->top = top;
+	p->slot = slot;
+	p->mark = mark;
+	disorder(slot);
 }
 
 /* Accounts a packet that has been given its class. */

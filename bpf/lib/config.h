@@ -20,7 +20,4 @@ volatile const __u16 cfg_natt_ports[NATT_PORTS] = { 4500 };
 /* Events of one kind that one CPU may send within a second; the rest is counted as suppressed. */
 volatile const __u32 cfg_events_per_sec = 1000;
 
-/* Loops stay loops (bounded ones, kernel 5.3): copies of their bodies would make the verifier slow. */
-#define NO_UNROLL _Pragma("clang loop unroll(disable)")
-
 #endif

@@ -7,6 +7,8 @@
 #ifndef XFRMSCOPE_CURSOR_H
 #define XFRMSCOPE_CURSOR_H
 
+#include "verifier.h"
+
 struct cursor {
 	void *data;
 	void *end;
@@ -49,15 +51,7 @@ static __always_inline bool cursor_skip(struct cursor *c, __u32 size)
 	return true;
 }
 
-/*
- * Makes the verifier forget what it knows of a number, by mixing another one in and out again. Where
- * ways through the program meet, this makes them look alike, so that it follows what comes after once
- * and not once for each way (clang 19, kernel 6.18: over a million instructions without). `by` must
- * be unknown to it, as any length taken from a packet is.
- */
-#define FORGET(number, by) \
-	asm volatile("%0 ^= %1\n\t%0 ^= %1" : "+r"(number) : "r"((__u64)(by)))
-
+/* A number that the verifier knows nothing of: see FORGET. */
 static __always_inline __u64 cursor_unknown(const struct cursor *c)
 {
 	return c->end - c->data;

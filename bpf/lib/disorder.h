@@ -107,8 +107,13 @@ static __always_inline void gap(struct sa_state *sa, struct packet *p)
 }
 
 /* Everything that window_settle can say but "raised by one". */
-static __noinline int disorder(struct sa_state *sa, struct packet *p)
+__noinline int disorder(__u32 slot)
 {
+	struct sa_state *sa = bpf_map_lookup_elem(&sa_states, &slot);
+	struct packet *p = packet_current();
+
+	if (!sa || !p)
+		return 0;
 	switch (p->mark) {
 	case MARK_RAISED:
 		gap(sa, p);
@@ -118,6 +123,9 @@ static __noinline int disorder(struct sa_state *sa, struct packet *p)
 		break;
 	case MARK_SEEN:
 		duplicate(sa, p);
+		break;
+	case MARK_OUTSIDE:
+		outside(sa, p);
 		break;
 	case MARK_PAST:
 		/* Another CPU moved the window on after we had looked. */

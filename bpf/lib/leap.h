@@ -43,46 +43,55 @@ static __always_inline __u32 run_follow(__u32 slot, __u64 *run, __u64 *run_top, 
 }
 
 /*
- * Sets the bits of a proven run, which ends at `last`. A number of it that another CPU marked
- * meanwhile was taken for a late one there and filled a hole; we count it as unique as well, so one
- * of the two becomes a duplicate and the hole is given back.
- */
-static __always_inline void run_mark(struct sa_state *sa, __u32 slot, __u64 last, __u32 length)
-{
-	NO_UNROLL
-	for (int i = 0; i < SEQ_CONFIRM_INSIDE; i++) {
-		if (i >= length)
-			break;
-		switch (window_mark(sa, slot, last - i, WINDOW_TRIES_FEW)) {
-		case MARK_SEEN:
-			atomic_add(&sa->holes, 1);
-			atomic_add(&sa->duplicates, 1);
-			break;
-		case MARK_NEW:
-			break;
-		default:
-			lose(LOST_CONTENTION);
-		}
-	}
-}
-
-/*
  * Empties the words whose tag is so far from the present one that the sign of the difference would
  * soon mean the opposite. Only leaps leave such words behind; in order each word is used anew after
  * SEQ_WINDOW numbers.
  */
 #define WINDOW_AGE_MAX (1U << 28)
 
-static __always_inline void window_sweep(struct sa_state *sa, __u32 slot, __u64 seq)
+static __always_inline void window_sweep(struct sa_state *sa, __u64 seq)
 {
 	NO_UNROLL
 	for (int i = 0; i < SEQ_BLOCKS; i++) {
-		__u64 word = READ_ONCE(sa->window[i]);
-		__u32 age = window_tag(seq) - (__u32)(word >> 32);
+		__u32 age = window_tag(seq) - (__u32)(READ_ONCE(sa->window[i]) >> 32);
 
-		if (word && age > WINDOW_AGE_MAX && !window_cas(slot, &sa->window[i], word, 0))
-			lose(LOST_CONTENTION);
+		if (age > WINDOW_AGE_MAX)
+			WRITE_ONCE(sa->window[i], 0);
 	}
+}
+
+/*
+ * Sets the bits of a proven run, which ends at `last`. A number of it that another CPU marked
+ * meanwhile was taken for a late one there and filled a hole; we count it as unique as well, so one
+ * of the two becomes a duplicate and the hole is given back.
+ */
+__noinline int run_mark(__u32 slot, __u64 last, __u32 length)
+{
+	struct sa_state *sa = bpf_map_lookup_elem(&sa_states, &slot);
+	__u64 seen = 0, failed = 0;
+
+	if (!sa)
+		return 0;
+	window_sweep(sa, last);
+	NO_UNROLL
+	for (int i = 0; i < SEQ_CONFIRM_INSIDE; i++) {
+		enum mark mark;
+
+		if (i >= length)
+			break;
+		mark = window_mark(sa, slot, last - i, WINDOW_TRIES_FEW);
+		seen += mark == MARK_SEEN;
+		failed += mark != MARK_SEEN && mark != MARK_NEW;
+		FORGET(seen, last);
+		FORGET(failed, last);
+	}
+	if (seen) {
+		atomic_add(&sa->holes, seen);
+		atomic_add(&sa->duplicates, seen);
+	}
+	if (failed)
+		lose(LOST_CONTENTION);
+	return 0;
 }
 
 /*
@@ -100,8 +109,7 @@ static __always_inline bool restart(struct sa_state *sa, struct packet *p, __u32
 	atomic_add(&sa->closed_span, p->top - READ_ONCE(sa->first) + 1);
 	WRITE_ONCE(sa->first, first);
 	WRITE_ONCE(sa->first_index, before + 1);
-	window_sweep(sa, p->slot, last);
-	run_mark(sa, p->slot, last, length);
+	run_mark(p->slot, last, length);
 	NO_UNROLL
 	for (int i = 0; i < SEQ_GAPS; i++)
 		WRITE_ONCE(sa->gaps[i], 0);
@@ -119,8 +127,7 @@ static __always_inline bool jump(struct sa_state *sa, struct packet *p, __u32 le
 	if (!window_cas(p->slot, &sa->highest, p->top, p->seq64))
 		return false;
 	atomic_add(&sa->holes, skipped);
-	window_sweep(sa, p->slot, p->seq64);
-	run_mark(sa, p->slot, p->seq64, length);
+	run_mark(p->slot, p->seq64, length);
 	gap_remember(sa, p->slot, p->top + 1, before + 1);
 	atomic_add(&sa->jumps, 1);
 	packet_event(p, EVENT_JUMP, p->seq64, skipped, 0);
@@ -131,7 +138,7 @@ static __always_inline bool jump(struct sa_state *sa, struct packet *p, __u32 le
  * A number too far from highest to say whether it was seen. The run that proves a new beginning
  * turns from stale into unique, but for this packet, which was never counted as stale.
  */
-static __noinline int outside(struct sa_state *sa, struct packet *p)
+static __always_inline void outside(struct sa_state *sa, struct packet *p)
 {
 	__s64 distance = p->seq64 - p->top;
 	__u32 length = run_follow(p->slot, &sa->outside_run, &sa->outside_top, p);
@@ -142,12 +149,11 @@ static __noinline int outside(struct sa_state *sa, struct packet *p)
 
 		if (behind ? restart(sa, p, SEQ_CONFIRM) : jump(sa, p, SEQ_CONFIRM)) {
 			atomic_add(&sa->stale, -(SEQ_CONFIRM - 1));
-			return 0;
+			return;
 		}
 	}
 	atomic_add(&sa->stale, 1);
 	packet_event(p, EVENT_STALE, p->seq64, distance, 0);
-	return 0;
 }
 
 /*

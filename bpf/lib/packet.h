@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * A packet of an SA as the functions off the straight path see it: complete, on the stack. It is
- * built only when one of them is called.
+ * A packet of an SA as the functions off the straight path see it. It is built only when one of them
+ * is called. Those functions are global and find the packet in a map, so that the verifier looks at
+ * each of them once, and not once for every way in which the parser can reach it.
  */
 #ifndef XFRMSCOPE_PACKET_H
 #define XFRMSCOPE_PACKET_H
 
 #include "abi.h"
 #include "events.h"
+#include "verifier.h"
 
 struct packet {
 	__be32 src[4];	/* IPv4-mapped where IPv4 */
@@ -26,6 +28,21 @@ struct packet {
 	__u8 encap;
 	__u8 mark;	/* enum mark */
 };
+
+/* One for each CPU: programs run with bottom halves disabled, so none interrupts another. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct packet);
+} current_packet SEC(".maps");
+
+static __always_inline struct packet *packet_current(void)
+{
+	__u32 key = 0;
+
+	return bpf_map_lookup_elem(&current_packet, &key);
+}
 
 static __always_inline __u64 packet_time(const struct packet *p)
 {

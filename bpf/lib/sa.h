@@ -10,7 +10,7 @@
 /* SAs of one direction with one SPI whose IPv6 destinations fold to the same 32 bits. */
 #define SA_PROBES 4
 /* How often opening is begun again because another CPU opened an SA in our place. */
-#define SA_OPEN_TRIES 4
+#define SA_OPEN_TRIES 3
 
 /* Answers other than a slot. */
 #define SA_NONE (-1)
@@ -107,18 +107,21 @@ static __noinline __s64 sa_open(struct packet *p, const struct sa_key *key)
 }
 
 /*
- * The slot of the packet's SA; a new one, with SA_OPENED, if the SA is new; SA_NONE, counted, when
+ * The slot of the current packet's SA; a new one, with SA_OPENED, if the SA is new; SA_NONE, counted, when
  * there is none to be had. All probes are looked at before one is taken: an SA may sit behind a
  * place that has become free.
  */
-static __noinline __s64 sa_find(struct packet *p)
+__noinline __s64 sa_find(void)
 {
-	struct sa_key key = {
-		.spi = p->spi,
-		.dst_fold = p->family == 4 ? p->dst[3] : fold_address(p->dst),
-		.dir = p->dir,
-		.family = p->family,
-	};
+	struct packet *p = packet_current();
+	struct sa_key key = {};
+
+	if (!p)
+		return SA_NONE;
+	key.spi = p->spi;
+	key.dst_fold = p->family == 4 ? p->dst[3] : fold_address(p->dst);
+	key.dir = p->dir;
+	key.family = p->family;
 
 	NO_UNROLL
 	for (int i = 0; i < SA_OPEN_TRIES; i++) {

@@ -15,6 +15,7 @@
 
 #include "abi.h"
 #include "maps.h"
+#include "verifier.h"
 
 #define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
 #define WRITE_ONCE(x, v) (*(volatile typeof(x) *)&(x) = (v))
@@ -33,6 +34,7 @@ enum mark {
 	MARK_PAST,	/* the word already belongs to a later block: outside the window */
 	MARK_FAILED,	/* the other CPUs were faster every time */
 	MARK_RAISED,	/* MARK_NEW, and `highest` is our number now */
+	MARK_OUTSIDE,	/* not tried: beyond SEQ_HORIZON */
 };
 
 static __always_inline __u64 *window_word(struct sa_state *sa, __u64 seq)

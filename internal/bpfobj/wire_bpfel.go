@@ -98,6 +98,25 @@ type LockfreeOfflineMeta struct {
 	Ifindex uint32
 }
 
+type LockfreePacket struct {
+	_       structs.HostLayout
+	Src     [4]uint32
+	Dst     [4]uint32
+	TimeNs  uint64
+	Seq64   uint64
+	Top     uint64
+	Spi     uint32
+	Seq     uint32
+	Ifindex uint32
+	Slot    uint32
+	Sport   uint16
+	Dport   uint16
+	Family  uint8
+	Dir     uint8
+	Encap   uint8
+	Mark    uint8
+}
+
 type LockfreeSaCount struct {
 	_       structs.HostLayout
 	Packets uint64
@@ -184,6 +203,7 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	LockfreeMapAsideCounts     = "aside_counts"
+	LockfreeMapCurrentPacket   = "current_packet"
 	LockfreeMapEventBudgets    = "event_budgets"
 	LockfreeMapEvents          = "events"
 	LockfreeMapFreeSlots       = "free_slots"
@@ -255,15 +275,16 @@ type LockfreeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LockfreeMapSpecs struct {
-	AsideCounts  *ebpf.MapSpec `ebpf:"aside_counts"`
-	EventBudgets *ebpf.MapSpec `ebpf:"event_budgets"`
-	Events       *ebpf.MapSpec `ebpf:"events"`
-	FreeSlots    *ebpf.MapSpec `ebpf:"free_slots"`
-	LostCounts   *ebpf.MapSpec `ebpf:"lost_counts"`
-	SaCounts     *ebpf.MapSpec `ebpf:"sa_counts"`
-	SaSlots      *ebpf.MapSpec `ebpf:"sa_slots"`
-	SaStates     *ebpf.MapSpec `ebpf:"sa_states"`
-	WhyCounts    *ebpf.MapSpec `ebpf:"why_counts"`
+	AsideCounts   *ebpf.MapSpec `ebpf:"aside_counts"`
+	CurrentPacket *ebpf.MapSpec `ebpf:"current_packet"`
+	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
+	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
+	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
+	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
+	SaSlots       *ebpf.MapSpec `ebpf:"sa_slots"`
+	SaStates      *ebpf.MapSpec `ebpf:"sa_states"`
+	WhyCounts     *ebpf.MapSpec `ebpf:"why_counts"`
 }
 
 // LockfreeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -295,20 +316,22 @@ func (o *LockfreeObjects) Close() error {
 //
 // It can be passed to LoadLockfreeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LockfreeMaps struct {
-	AsideCounts  *ebpf.Map `ebpf:"aside_counts"`
-	EventBudgets *ebpf.Map `ebpf:"event_budgets"`
-	Events       *ebpf.Map `ebpf:"events"`
-	FreeSlots    *ebpf.Map `ebpf:"free_slots"`
-	LostCounts   *ebpf.Map `ebpf:"lost_counts"`
-	SaCounts     *ebpf.Map `ebpf:"sa_counts"`
-	SaSlots      *ebpf.Map `ebpf:"sa_slots"`
-	SaStates     *ebpf.Map `ebpf:"sa_states"`
-	WhyCounts    *ebpf.Map `ebpf:"why_counts"`
+	AsideCounts   *ebpf.Map `ebpf:"aside_counts"`
+	CurrentPacket *ebpf.Map `ebpf:"current_packet"`
+	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
+	Events        *ebpf.Map `ebpf:"events"`
+	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
+	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
+	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
+	SaSlots       *ebpf.Map `ebpf:"sa_slots"`
+	SaStates      *ebpf.Map `ebpf:"sa_states"`
+	WhyCounts     *ebpf.Map `ebpf:"why_counts"`
 }
 
 func (m *LockfreeMaps) Close() error {
 	return _LockfreeClose(
 		m.AsideCounts,
+		m.CurrentPacket,
 		m.EventBudgets,
 		m.Events,
 		m.FreeSlots,

@@ -17,6 +17,7 @@ import (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	LockedMapAsideCounts     = "aside_counts"
+	LockedMapCurrentPacket   = "current_packet"
 	LockedMapEventBudgets    = "event_budgets"
 	LockedMapEvents          = "events"
 	LockedMapFreeSlots       = "free_slots"
@@ -89,16 +90,17 @@ type LockedProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LockedMapSpecs struct {
-	AsideCounts  *ebpf.MapSpec `ebpf:"aside_counts"`
-	EventBudgets *ebpf.MapSpec `ebpf:"event_budgets"`
-	Events       *ebpf.MapSpec `ebpf:"events"`
-	FreeSlots    *ebpf.MapSpec `ebpf:"free_slots"`
-	LostCounts   *ebpf.MapSpec `ebpf:"lost_counts"`
-	SaCounts     *ebpf.MapSpec `ebpf:"sa_counts"`
-	SaLocks      *ebpf.MapSpec `ebpf:"sa_locks"`
-	SaSlots      *ebpf.MapSpec `ebpf:"sa_slots"`
-	SaStates     *ebpf.MapSpec `ebpf:"sa_states"`
-	WhyCounts    *ebpf.MapSpec `ebpf:"why_counts"`
+	AsideCounts   *ebpf.MapSpec `ebpf:"aside_counts"`
+	CurrentPacket *ebpf.MapSpec `ebpf:"current_packet"`
+	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
+	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
+	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
+	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
+	SaLocks       *ebpf.MapSpec `ebpf:"sa_locks"`
+	SaSlots       *ebpf.MapSpec `ebpf:"sa_slots"`
+	SaStates      *ebpf.MapSpec `ebpf:"sa_states"`
+	WhyCounts     *ebpf.MapSpec `ebpf:"why_counts"`
 }
 
 // LockedVariableSpecs contains global variables before they are loaded into the kernel.
@@ -130,21 +132,23 @@ func (o *LockedObjects) Close() error {
 //
 // It can be passed to LoadLockedObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LockedMaps struct {
-	AsideCounts  *ebpf.Map `ebpf:"aside_counts"`
-	EventBudgets *ebpf.Map `ebpf:"event_budgets"`
-	Events       *ebpf.Map `ebpf:"events"`
-	FreeSlots    *ebpf.Map `ebpf:"free_slots"`
-	LostCounts   *ebpf.Map `ebpf:"lost_counts"`
-	SaCounts     *ebpf.Map `ebpf:"sa_counts"`
-	SaLocks      *ebpf.Map `ebpf:"sa_locks"`
-	SaSlots      *ebpf.Map `ebpf:"sa_slots"`
-	SaStates     *ebpf.Map `ebpf:"sa_states"`
-	WhyCounts    *ebpf.Map `ebpf:"why_counts"`
+	AsideCounts   *ebpf.Map `ebpf:"aside_counts"`
+	CurrentPacket *ebpf.Map `ebpf:"current_packet"`
+	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
+	Events        *ebpf.Map `ebpf:"events"`
+	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
+	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
+	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
+	SaLocks       *ebpf.Map `ebpf:"sa_locks"`
+	SaSlots       *ebpf.Map `ebpf:"sa_slots"`
+	SaStates      *ebpf.Map `ebpf:"sa_states"`
+	WhyCounts     *ebpf.Map `ebpf:"why_counts"`
 }
 
 func (m *LockedMaps) Close() error {
 	return _LockedClose(
 		m.AsideCounts,
+		m.CurrentPacket,
 		m.EventBudgets,
 		m.Events,
 		m.FreeSlots,
