@@ -17,7 +17,7 @@ func (l *Ledger) causes(sa *SA, r row) {
 			for b, n := range r.stack.late.total() {
 				hist[min(b, histBuckets-1)] += n
 			}
-			sa.XfrmLateMax = maxDuring(r.stack.now.LateMax, r.stack.base.LateMax, hist)
+			sa.XfrmLateMax = maxDuring(r.stack.now.LateMax, hist)
 			if sa.XfrmLateMax > 0 {
 				sa.XfrmLate = hist
 			}
@@ -191,7 +191,7 @@ func (l *Ledger) noteUnwatched(sa *SA) {
 func settle(w *wireSA, wire, explained int64) (inFlight, unattributed int64) {
 	lo, hi := wire, wire
 	if w != nil {
-		lo -= w.skewEnd + skew(w.now)
+		lo -= skew(w.now)
 		hi += w.skewStart
 	}
 	nearest := min(max(explained, lo), hi)

@@ -34,8 +34,8 @@ type Ledger struct {
 
 // wireSA is one SA on the wire: the newest reading and the counters behind it.
 type wireSA struct {
-	now  WireSA
-	base WireSA // as it stood in the baseline; zero for an SA that came later
+	now       WireSA
+	skewStart int64 // packets that arrived while the SAD was dumped for the baseline
 	track
 }
 
@@ -60,8 +60,7 @@ type sadSA struct {
 
 // stackSA is one SA as the hooks in the stack saw it.
 type stackSA struct {
-	now  StackSA
-	base StackSA
+	now StackSA
 	tally[Cause]
 	late tally[int] // the histogram of distances below the window
 }
@@ -117,16 +116,13 @@ func (l *Ledger) observeWire(s Snapshot, baseline bool) {
 			l.wire[w.Key] = t
 			if baseline {
 				t.start(now, now)
-				t.base = w
 				t.skewStart = skew(w)
 			} else {
 				t.start(now, nil)
 			}
 		case w.Created != t.now.Created || t.wentBack(now, wirePackets, wireSpan, wireDuplicates):
 			// The slot was given up and taken again: what it had counted is settled.
-			t.skewEnd += skew(t.now)
 			t.restart(now)
-			t.base = WireSA{}
 		}
 		t.last, t.now = now, w
 	}
@@ -159,9 +155,6 @@ func (l *Ledger) observeStack(s Snapshot, baseline bool) {
 		if t == nil {
 			t = &stackSA{}
 			l.stack[x.Key] = t
-			if baseline {
-				t.base = x
-			}
 		}
 		t.observe(x.Causes, baseline)
 		hist := make(map[int]uint64, len(x.LateHist))

@@ -9,8 +9,6 @@ type counts []int64
 // reached is kept and the next reading counts from zero.
 type track struct {
 	base, last, kept counts
-	skewStart        int64 // packets that the reading at the start of each stretch may be off by
-	skewEnd          int64 // the same for the end of each finished stretch
 }
 
 // start begins the first stretch: from base, or from zero when base is nil.

@@ -78,21 +78,20 @@ func sadCounts(e SADEntry) counts {
 	}
 }
 
-// maxDuring bounds a maximum to the run: a source's maximum is over its whole life. Where it grew
-// since the baseline it belongs to the run; where it did not, the histogram's highest bucket that
-// moved bounds it.
-func maxDuring(now, base uint64, hist counts) int64 {
+// maxDuring bounds a maximum to the run. A source's maximum is over its whole life; the highest bucket
+// of the histogram that moved bounds what the run can have seen.
+func maxDuring(life uint64, hist counts) int64 {
 	top := -1
 	for b, n := range hist {
 		if n > 0 {
 			top = b
 		}
 	}
-	switch {
-	case top < 0:
+	switch top {
+	case -1:
 		return 0
-	case now > base || top == len(hist)-1:
-		return int64(now)
+	case len(hist) - 1: // open
+		return int64(life)
 	}
-	return min(int64(now), int64(1)<<(top+1)-1)
+	return min(int64(life), int64(1)<<(top+1)-1)
 }

@@ -72,6 +72,22 @@ func TestScenariosAddUp(t *testing.T) {
 	}
 }
 
+// TestLateInsideThisHost: where the wire saw no packet that late, the advice names the host as well.
+func TestLateInsideThisHost(t *testing.T) {
+	for _, s := range verdicttest.Scenarios() {
+		if s.Name != "reordered within this host" && s.Name != "reordered beyond the window" {
+			continue
+		}
+		named := false
+		for _, r := range verdict.Judge(s.Report())[0].Remedy {
+			named = named || strings.Contains(r.Text, "inside this host")
+		}
+		if want := s.Name == "reordered within this host"; named != want {
+			t.Errorf("%s: advice names this host: %v, want %v", s.Name, named, want)
+		}
+	}
+}
+
 func TestExitCode(t *testing.T) {
 	for _, tc := range []struct {
 		severities []verdict.Severity

@@ -225,6 +225,13 @@ func (s *SA) Blur() {
 	s.lateMax = 0
 }
 
+// Stray lets n packets arrive so far below the highest number that the wire cannot sort them.
+func (s *SA) Stray(n, distance uint64) {
+	s.arrive(n)
+	s.Wire.Stale += n
+	s.tooLate(n, distance)
+}
+
 // Refuse lets n packets arrive and be dropped for a cause that the SA itself does not count.
 func (s *SA) Refuse(n uint64, c ledger.Cause) { s.fresh(n); s.drop(c, n) }
 

@@ -132,6 +132,12 @@ var scenarios = []Scenario{
 	}},
 	{Name: "doubled within this host", Leaky: true, Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Deliver(100); sa.RepeatInside(4) }),
 		Want: []verdict.ID{verdict.DuplicatePackets}, Says: []string{"4 of them doubled inside this host"}, Grade: verdict.Warning, Sure: 0.95},
+	{Name: "repeated below the window, and strays", Prepare: inbound(32, false, func(sa *ledgertest.SA) {
+		sa.Deliver(20000)
+		sa.Repeat(4, 200)
+		sa.Stray(3, 9000)
+	}), Want: []verdict.ID{verdict.ReplayWindowTooSmall, verdict.DuplicatePackets}, Says: []string{"3 packets", "A window of 9001", "none above 4096"},
+		Grade: verdict.Warning, Sure: 0.99},
 	{Name: "a sender that began anew", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Deliver(9000); sa.Restart(20, 8990) }),
 		Want: []verdict.ID{verdict.ReplayWindowTooSmall}, Grade: verdict.Warning, Sure: 0.79},
 	{Name: "loss beside losses of our own", Prepare: func(w *ledgertest.World) func() {
