@@ -34,7 +34,7 @@
  *    and no CPU given (it reads its own task's namespace); it returns 1 when it has found one. Keep
  *    a file descriptor of the namespace open as long as programs are attached, so that it stays.
  * 4. Attach everything. Nothing is counted on a CPU before it is primed.
- * 5. Prime: run shadow_sync with BPF_F_TEST_RUN_ON_CPU on every online CPU. It returns 0 (done) or
+ * 5. Prime, unless kfree_skb is not there: run shadow_sync with BPF_F_TEST_RUN_ON_CPU on every online CPU. It returns 0 (done) or
  *    SYNC_BUSY (it interrupted kfree_skb on that CPU; run it again) or SYNC_NO_NETNS. A CPU that
  *    comes online later is primed by its first shadow_sync.
  * 6. With each snapshot run shadow_sync on every online CPU again, then read residue_counts. A unit
@@ -83,12 +83,8 @@ enum sync {
 
 static __always_inline void prime(struct shadow *s)
 {
-	__u32 cause, class;
-
 	for (int i = 1; i < MIB_SLOTS; i++) {
-		cause = cfg_cause_of_mib[i];
-		class = cause < CAUSE_MAX ? class_of_cause[cause] : MIB_NONE;
-		s->masks[class & 15] |= 1ULL << i;
+		s->masks[class_of(cfg_cause_of_mib[i]) & 15] |= 1ULL << i;
 		s->counted[i] = s->now[i];
 		s->looked[i] = s->now[i];
 		s->synced[i] = s->now[i];
@@ -218,9 +214,7 @@ static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u
 	if (!slot)
 		return;
 	cause = cfg_cause_of_mib[slot < MIB_SLOTS ? slot : 0];
-	if (cause >= CAUSE_MAX)
-		cause = CAUSE_OTHER;
-	class = class_of_cause[cause];
+	class = class_of(cause);
 	if (!d || d->class != class) {
 		d = class == MIB_OUTPUT || class == MIB_OSEQ || class == MIB_LOOKUP ?
 			    &s->notes[DIR_OUT] : &s->notes[DIR_IN];
@@ -282,7 +276,7 @@ static __always_inline struct drop *new_note(struct sk_buff *skb, __u8 dir)
 	struct shadow *s = my_shadow();
 	struct drop *d;
 
-	if (!s || !s->primed)
+	if (!s || (cfg_have_kfree && !s->primed))
 		return NULL;
 	d = &s->notes[dir & 1];
 	forget(d);

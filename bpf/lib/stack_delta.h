@@ -16,7 +16,9 @@
 
 #include "stack_maps.h"
 
-static const __u8 class_of_cause[CAUSE_MAX] = {
+#define CAUSE_SLOTS 64 /* a power of two, so that a mask keeps an index inside: see class_of() */
+
+static const __u8 class_of_cause[CAUSE_SLOTS] = {
 	[CAUSE_REPLAY_UNSPECIFIED] = MIB_SEQ,
 	[CAUSE_PROTO_ERROR] = MIB_PROTO,
 	[CAUSE_NO_STATE] = MIB_LOST_STATE,
@@ -69,6 +71,14 @@ static const __u32 classes_of_site[SITE_MAX] = {
 	[SITE_OUTPUT] = CLASS(MIB_NONE) | CLASSES_OUTPUT,
 	[SITE_LOOKUP] = CLASS(MIB_NONE) | CLASS(MIB_LOOKUP),
 };
+
+/* A mask instead of a comparison, which the verifier of 6.1 loses track of. */
+static __always_inline __u32 class_of(__u32 cause)
+{
+	cause &= CAUSE_SLOTS - 1;
+	barrier_var(cause);
+	return class_of_cause[cause & (CAUSE_SLOTS - 1)];
+}
 
 /*
  * Units older than this drop may only be claimed by classes that never move without a packet: what
