@@ -106,13 +106,24 @@ func (l *Ledger) sadRow(k SAKey) SAKey {
 }
 
 func compareKeys(a, b SAKey) int {
-	order := map[Direction]int{In: 0, Out: 1, Unknown: 2}
 	return cmp.Or(
-		cmp.Compare(order[a.Direction], order[b.Direction]),
+		cmp.Compare(place(a.Direction), place(b.Direction)),
 		a.Dst.Compare(b.Dst),
 		cmp.Compare(a.SPI, b.SPI),
 		cmp.Compare(a.Proto, b.Proto),
 	)
+}
+
+func place(d Direction) int {
+	switch d {
+	case In:
+		return 0
+	case Out:
+		return 1
+	case Unknown:
+		return 2
+	}
+	return 3
 }
 
 // build draws up one SA.

@@ -16,11 +16,12 @@ import (
 type Document struct {
 	ledger.Report
 	Findings []verdict.Finding `json:"findings"`
+	Unjudged map[string]int64  `json:"unjudged"` // drops that no verdict covers, by the kernel's counter
 }
 
 // New judges a ledger and binds both.
 func New(r ledger.Report) Document {
-	return Document{Report: r, Findings: verdict.Judge(r)}
+	return Document{Report: r, Findings: verdict.Judge(r), Unjudged: verdict.Unjudged(r)}
 }
 
 // ExitCode is 1 where a finding asks for action, else 0.

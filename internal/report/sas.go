@@ -52,7 +52,7 @@ func suffers(sa *ledger.SA) bool {
 		}
 	}
 	if b := sa.Ledger.In; b != nil {
-		return anyOf(b.Missing, b.Duplicates, b.Stale, b.Unsorted, b.LostInHost, b.XfrmDropped, b.PolicyDropped,
+		return anyOf(b.LostOnPath, b.Duplicates, b.Stale, b.LostInHost, b.XfrmDropped, b.PolicyDropped,
 			b.InnerDropped, b.Unattributed)
 	}
 	if b := sa.Ledger.Out; b != nil {

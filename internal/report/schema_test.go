@@ -5,6 +5,7 @@ package report_test
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -17,15 +18,47 @@ import (
 	"xfrmscope/internal/verdict/verdicttest"
 )
 
+// schema compiles the published schema, made strict: it promises its readers that fields may be
+// added, but here every field must be in it.
 func schema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
+	f, err := os.Open(filepath.Join("..", "..", "docs", "schema.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	doc, err := jsonschema.UnmarshalJSON(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tighten(doc)
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
-	s, err := c.Compile(filepath.Join("..", "..", "docs", "schema.json"))
+	if err := c.AddResource("schema.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile("schema.json")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// tighten forbids what is not listed, in every object that lists its fields.
+func tighten(node any) {
+	switch n := node.(type) {
+	case map[string]any:
+		if _, lists := n["required"]; lists {
+			n["additionalProperties"] = false
+		}
+		for _, child := range n {
+			tighten(child)
+		}
+	case []any:
+		for _, child := range n {
+			tighten(child)
+		}
+	}
 }
 
 func validate(t *testing.T, s *jsonschema.Schema, d report.Document) {
@@ -71,6 +104,7 @@ func TestSchemaBites(t *testing.T) {
 			delete(d["sas"].([]any)[0].(map[string]any)["ledger"].(map[string]any), "unattributed")
 		},
 		"no evidence":  func(d map[string]any) { d["findings"].([]any)[0].(map[string]any)["evidence"] = []any{} },
+		"unheard of":   func(d map[string]any) { d["self"].(map[string]any)["mood"] = "good" },
 		"other schema": func(d map[string]any) { d["schema"] = "xfrmscope/2" },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -31,6 +31,7 @@ func (d Document) WriteText(w io.Writer, o Options) error {
 	p := &printer{w: w, color: o.Color}
 	p.header(&d)
 	p.findings(d.Findings)
+	p.open(&d)
 	p.ledger(&d, o)
 	p.kernel(&d.Kernel)
 	p.hooks(d.Hooks)
@@ -84,6 +85,32 @@ func (p *printer) findings(all []verdict.Finding) {
 		}
 		p.evidence(f)
 		p.remedy(f)
+		p.line("")
+	}
+}
+
+// open names what the findings do not cover, so that their silence is not taken for health.
+func (p *printer) open(d *Document) {
+	said := false
+	if len(d.Unjudged) > 0 {
+		p.wrap("Dropped for causes that no verdict covers yet: ", "  ", strings.Join(pairsOf(d.Unjudged), ", "))
+		said = true
+	}
+	sum, sas := int64(0), 0
+	for i := range d.SAs {
+		if u, _ := d.SAs[i].Ledger.Unattributed(); u != 0 {
+			sum, sas = sum+max(u, -u), sas+1
+		}
+	}
+	if sas > 0 {
+		p.wrap("Unattributed: ", "  ", fmt.Sprintf("%s packets, SAs concerned: %d; see the ledger", group(sum), sas))
+		said = true
+	}
+	if k := d.Kernel.Reconciled; k != nil && !*k {
+		p.line("The ledger and the kernel's counters disagree; see the reconciliation")
+		said = true
+	}
+	if said {
 		p.line("")
 	}
 }
