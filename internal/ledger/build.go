@@ -23,7 +23,9 @@ func (l *Ledger) Report() Report {
 	if r.Source.Start.IsZero() {
 		r.Source.Start = l.first
 	}
-	r.Source.Start = r.Source.Start.Round(0).UTC()
+	if !r.Source.Start.IsZero() {
+		r.Source.Start = r.Source.Start.Round(0).UTC()
+	}
 	if r.Source.DurationS == 0 && l.snapshots > 0 {
 		r.Source.DurationS = math.Round(float64(l.last.Sub(l.first))/float64(time.Millisecond)) / 1000
 	}

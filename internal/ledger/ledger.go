@@ -86,7 +86,7 @@ func (l *Ledger) SetHooks(hooks []Hook) { l.hooks = slices.Clone(hooks) }
 // from its own beginning.
 func (l *Ledger) Observe(s Snapshot) {
 	baseline := l.snapshots == 0 && l.source.Kind != KindCapture
-	if l.snapshots == 0 {
+	if l.first.IsZero() {
 		l.first = s.At
 	}
 	l.snapshots++

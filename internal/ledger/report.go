@@ -38,7 +38,7 @@ type Source struct {
 	Name      string    `json:"name,omitempty"`
 	Kernel    string    `json:"kernel,omitempty"`
 	Netns     string    `json:"netns,omitempty"`
-	Start     time.Time `json:"start"`
+	Start     time.Time `json:"start,omitzero"` // not set: a source without a clock
 	DurationS float64   `json:"duration_s"`
 }
 

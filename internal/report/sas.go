@@ -88,6 +88,9 @@ func healthyLine(sa *ledger.SA) string {
 		return fmt.Sprintf("encapsulated %s, on wire %s", bin(b.Encapsulated), bin(b.OnWire))
 	}
 	b := sa.Ledger.In
+	if sa.Direction == ledger.Unknown {
+		return fmt.Sprintf("sent %s, arrived %s", bin(b.Sent), bin(b.Arrivals))
+	}
 	return fmt.Sprintf("sent %s, arrived %s, decapsulated %s", bin(b.Sent), bin(b.Arrivals), bin(b.Decapsulated))
 }
 
@@ -177,6 +180,9 @@ func (p *printer) inbound(sa *ledger.SA, b *ledger.Inbound) {
 	p.quiet("+", "stale", b.Stale, "too far from the others to tell new from repeated")
 	p.quiet("+", "unsorted", b.Unsorted, "counted, but not yet sorted, when it was read")
 	p.step("=", "arrived", b.Arrivals, "")
+	if sa.Direction == ledger.Unknown {
+		return // what came of them nobody here can know: the notes say why
+	}
 	p.step("-", "lost in host", b.LostInHost, "")
 	p.step("-", "dropped by xfrm", b.XfrmDropped, causes(sa, func(c ledger.Cause) bool { return !c.Outbound() && !c.AfterDecap() }))
 	p.quiet("-", "in flight", b.InFlight, "under way between the readings")

@@ -33,7 +33,9 @@ func (d Document) WriteText(w io.Writer, o Options) error {
 	p.findings(d.Findings)
 	p.open(&d)
 	p.ledger(&d, o)
-	p.kernel(&d.Kernel)
+	if d.Source.Kind != ledger.KindCapture {
+		p.kernel(&d.Kernel)
+	}
 	p.hooks(d.Hooks)
 	p.self(&d.Self)
 	return p.err
@@ -51,8 +53,10 @@ func (p *printer) header(d *Document) {
 	if s.Netns != "" {
 		parts = append(parts, "network namespace "+s.Netns)
 	}
-	parts = append(parts, fmt.Sprintf("%.1f s from %s", s.DurationS, s.Start.Format("2006-01-02 15:04:05 MST")))
 	p.wrap("", "  ", "xfrmscope: "+strings.Join(parts, ", "))
+	if !s.Start.IsZero() {
+		p.line("  %.1f s from %s", s.DurationS, s.Start.Format("2006-01-02 15:04:05 MST"))
+	}
 	for _, n := range d.Notes {
 		p.wrap("  note: ", "        ", n)
 	}
@@ -118,7 +122,7 @@ func (p *printer) open(d *Document) {
 func (p *printer) evidence(f *verdict.Finding) {
 	p.line("    Evidence")
 	for _, e := range f.Evidence {
-		p.wrap("      ", strings.Repeat(" ", 8), fmt.Sprintf("%s = %s %s (%s)", e.Counter, group(e.Value), e.Unit, e.Source))
+		p.wrap("      ", strings.Repeat(" ", 8), fmt.Sprintf("%s = %s %s (%s)", e.Counter, group(e.Value), unit(e), e.Source))
 		if e.Note != "" {
 			p.wrap(strings.Repeat(" ", 8), strings.Repeat(" ", 8), e.Note)
 		}
@@ -130,6 +134,14 @@ func (p *printer) evidence(f *verdict.Finding) {
 		}
 		p.wrap("    Explains also: ", "      ", strings.Join(ids, ", "))
 	}
+}
+
+// unit writes a unit in the number that its value asks for.
+func unit(e verdict.Evidence) string {
+	if e.Value == 1 {
+		return strings.TrimSuffix(e.Unit, "s")
+	}
+	return e.Unit
 }
 
 func (p *printer) remedy(f *verdict.Finding) {

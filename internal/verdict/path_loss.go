@@ -33,7 +33,7 @@ func pathLoss(r *ledger.Report) []Finding {
 			Severity:   pathSeverity(lost, sent),
 			Confidence: sure(base, blurred(r), restarted(sa), sa.Xfrm[ledger.IntegrityFailed] > 0),
 			Subject:    about(sa),
-			Summary: fmt.Sprintf("%s: %s of %d (%s) were lost %s.",
+			Summary: fmt.Sprintf("%s: %s of %d (%s) got lost %s.",
 				who(sa), packets(lost), sent, share(lost, sent), where),
 			Evidence: []Evidence{
 				{"ledger.sent", sent, "packets", "wire", "distinct sequence numbers the peer used"},
@@ -58,13 +58,10 @@ func pathLoss(r *ledger.Report) []Finding {
 
 // pathSeverity grades loss by rate. Any loss is shown; below 1 in 10,000 it does not hurt TCP.
 func pathSeverity(lost, sent int64) Severity {
-	switch {
-	case lost*100 >= sent:
-		return Critical
-	case lost*10000 >= sent:
-		return Warning
+	if lost*10000 < sent {
+		return Info
 	}
-	return Info
+	return lossSeverity(lost, sent)
 }
 
 func lossRemedies(sa *ledger.SA, capture bool) []Remedy {

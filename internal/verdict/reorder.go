@@ -65,9 +65,9 @@ func reorderAdvice(sa *ledger.SA, l lateness) (sentence string, remedy []Remedy)
 	})
 }
 
-// lossSeverity grades a share of packets lost: from 1 % on TCP collapses.
+// lossSeverity grades a share of packets lost: from 1 % on TCP collapses. A handful proves no rate.
 func lossSeverity(lost, of int64) Severity {
-	if of > 0 && lost*100 >= of {
+	if lost >= 10 && lost*100 >= of {
 		return Critical
 	}
 	return Warning
