@@ -73,7 +73,7 @@ func explainAttach(err error, way Way, d Device) error {
 	case errors.Is(err, unix.ENODEV):
 		return fmt.Errorf("%s went away: %w", d.Name, err)
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w: run as root or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN", err)
+		return errForbidden
 	}
 	return err
 }
@@ -115,7 +115,7 @@ func attachHook(h Hook, specs map[string]*ebpf.ProgramSpec, progs map[string]*eb
 			return l, c, why
 		}
 		if errors.Is(err, unix.EPERM) {
-			err = fmt.Errorf("%w: this kernel forbids it even with CAP_PERFMON, or the capability is missing", err)
+			err = errForbidden
 		}
 		why = append(why, fmt.Sprintf("%s: %v", c.Way, err))
 	}

@@ -59,6 +59,10 @@ func failedProgram(spec *ebpf.CollectionSpec, err error) (string, bool) {
 	return name, ok
 }
 
+// errForbidden stands for EPERM once the capabilities are known to be there.
+var errForbidden = fmt.Errorf("this kernel forbids it although the capabilities are there "+
+	"(lockdown, see /sys/kernel/security/lockdown, or the policy of a container or hypervisor): %w", unix.EPERM)
+
 // explainLoad says what to do about errors whose text does not.
 func explainLoad(err error) error {
 	var ve *ebpf.VerifierError
@@ -66,8 +70,7 @@ func explainLoad(err error) error {
 	case errors.As(err, &ve):
 		return err // its short form names the instruction
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w: run as root or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; as root: "+
-			"look for kernel lockdown in /sys/kernel/security/lockdown and for a seccomp or container policy", err)
+		return errForbidden
 	case errors.Is(err, unix.ENOMEM):
 		return fmt.Errorf("%w: lower the SA table size or the ring size", err)
 	}
