@@ -34,7 +34,7 @@
  *    and no CPU given (it reads its own task's namespace); it returns 1 when it has found one. Keep
  *    a file descriptor of the namespace open as long as programs are attached, so that it stays.
  * 4. Attach everything. Nothing is counted on a CPU before it is primed.
- * 5. Prime, unless kfree_skb is not there: run shadow_sync with BPF_F_TEST_RUN_ON_CPU on every online CPU. It returns 0 (done) or
+ * 5. Prime (without kfree_skb there is nothing to prime, and it does no harm): run shadow_sync with BPF_F_TEST_RUN_ON_CPU on every online CPU. It returns 0 (done) or
  *    SYNC_BUSY (it interrupted kfree_skb on that CPU; run it again) or SYNC_NO_NETNS. A CPU that
  *    comes online later is primed by its first shadow_sync.
  * 6. With each snapshot run shadow_sync on every online CPU again, then read residue_counts. A unit
@@ -105,6 +105,9 @@ int shadow_sync(void *ctx)
 	__s64 unclaimed;
 	__u32 slot;
 
+	/* Nobody claims units without kfree_skb; then there is no residue either. */
+	if (!cfg_have_kfree)
+		return SYNC_DONE;
 	if (!s || s->busy)
 		return SYNC_BUSY;
 	if (!s->primed) {

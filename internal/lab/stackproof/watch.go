@@ -14,6 +14,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -44,6 +45,12 @@ type Watch struct {
 	causes  []string
 	lost    []string
 }
+
+// Both take seconds in an emulated guest, and do not change: modules are loaded before the tests run.
+var (
+	tables  = sync.OnceValues(kernel.LoadTables)
+	symbols = sync.OnceValues(kernel.LoadSymbols)
+)
 
 // Inside runs a function in the namespace to observe.
 type Inside func(func() error) error
@@ -97,10 +104,10 @@ func Open(inside Inside, s Setup) (w *Watch, err error) {
 }
 
 func (w *Watch) configure(spec *ebpf.CollectionSpec, s Setup) (err error) {
-	if w.Tables, err = kernel.LoadTables(); err != nil {
+	if w.Tables, err = tables(); err != nil {
 		return err
 	}
-	if w.Symbols, err = kernel.LoadSymbols(); err != nil {
+	if w.Symbols, err = symbols(); err != nil {
 		return err
 	}
 	config := bpfobj.StackConfig{
@@ -342,8 +349,12 @@ func counterOf(cause string) string {
 		return "XfrmOutNoStates"
 	case "out_seq_error":
 		return "XfrmOutStateSeqError"
+	case "out_invalid":
+		return "XfrmOutStateInvalid"
 	case "out_expired":
 		return "XfrmOutStateExpired"
+	case "acquire_error":
+		return "XfrmAcquireError"
 	case "out_mode_error":
 		return "XfrmOutStateModeError"
 	default:
