@@ -20,7 +20,7 @@ import (
 // and snapshots. The bins must always add up, and unattributed must show exactly what was kept from
 // every source.
 func TestRandomHistories(t *testing.T) {
-	for seed := range uint64(400) {
+	for seed := range uint64(200) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			newHistory(seed).live(t)
