@@ -150,9 +150,9 @@ enum event_kind {
 #define SEQ_CONFIRM 8
 /*
  * A leap of at least this many numbers that also passes the end of the 32 bits is a restart: a sender
- * that began anew from a high number looks like one that lost a quarter of the number space.
+ * that begins anew from a high number looks as if it had lost all numbers in between.
  */
-#define SEQ_LEAP_MAX (1 << 30)
+#define SEQ_LEAP_MAX (1 << 24)
 /* Consecutive duplicates, starting at number 1, that prove a restart inside the window. */
 #define SEQ_CONFIRM_INSIDE 32
 #define SEQ_GAPS 64

@@ -26,7 +26,7 @@ static __always_inline void count_class(enum why why, enum direction dir)
 		count->packets[dir] += 1;
 }
 
-__noinline int count_asides(__u32 asides, __u32 dir)
+__noinline int count_asides(__u32 asides, enum direction dir)
 {
 	__u64 index = dir;
 
