@@ -15,6 +15,7 @@ enum order {
 	ORDER_STRAIGHT,	/* 1 2 3 4 */
 	ORDER_SWAPPED,	/* 2 1 4 3: no packet on the straight path */
 	ORDER_SHARED,	/* 1 2 3 4 over all CPUs */
+	ORDER_TWICE,	/* 1 1 2 2 over all CPUs */
 };
 
 /* Where SPI and sequence number are in the frame; 0: leave it alone. */
@@ -38,6 +39,8 @@ static __always_inline void number(void *data, void *end)
 		return;
 	if (cfg_order == ORDER_SHARED) {
 		seq = __sync_fetch_and_add(&next_seq, 1);
+	} else if (cfg_order == ORDER_TWICE) {
+		seq = __sync_fetch_and_add(&next_seq, 1) / 2;
 	} else {
 		seq = next_seq;
 		if (cfg_order == ORDER_SWAPPED)

@@ -35,6 +35,7 @@ const (
 	orderStraight = iota
 	orderSwapped
 	orderShared
+	orderTwice
 )
 
 // benchCase is a row of the table.
