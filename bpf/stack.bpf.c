@@ -237,8 +237,8 @@ int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 	__u64 location = ctx->args[1];
 	__u32 reason = cfg_has_reason ? (__u32)ctx->args[2] : 0;
 	__u32 classes = CLASSES_ALL;
+	__u32 site = SITE_MAX;
 	struct shadow *s;
-	__u32 site;
 
 	if (cfg_filter_locations) {
 		site = site_of(location);
@@ -247,19 +247,19 @@ int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 		if (site >= SITE_MAX)
 			return 0;
 		classes = classes_of_site[site];
-		/*
-		 * A failed look-up takes the packet's route away (__xfrm_route_forward()). One that
-		 * still has its route died of something else, of its hop limit for example. Kernels
-		 * that give reasons say so besides.
-		 */
-		if (site == SITE_FORWARD &&
-		    (skb_route(skb) ||
-		     (cfg_reason_xfrm_policy && reason != cfg_reason_xfrm_policy)))
+		/* ip_forward() and ip6_forward() say so when __xfrm_route_forward() fails. */
+		if (site == SITE_FORWARD && cfg_reason_xfrm_policy && reason != cfg_reason_xfrm_policy)
 			classes &= ~CLASS(MIB_LOOKUP);
 	}
 	s = my_shadow();
 	if (!s || !s->primed || !is_target(skb))
 		return 0;
+	/*
+	 * A failed look-up takes a forwarded packet's route away (__xfrm_route_forward()). One that
+	 * still has its route died of something else, of its hop limit for example.
+	 */
+	if (site != SITE_LOOKUP && skb_route(skb))
+		classes &= ~CLASS(MIB_LOOKUP);
 	if (s->busy) {
 		/* Interrupted by ourselves (before 6.2, which counts this as a recursion miss). */
 		lose(LOST_CONTENTION);

@@ -9,7 +9,7 @@
 
 /* Slots for xfrm counters; 7.3 has 32 and slot 0 is not one (LINUX_MIB_XFRMNUM). */
 #define MIB_SLOTS 48
-#define SITES 128	/* a power of two: see site_of() */
+#define SITES 256	/* a power of two: see site_of() */
 
 /*
  * Where a packet can be dropped on account of xfrm. Each kind of place goes with the counters that

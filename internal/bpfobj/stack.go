@@ -5,6 +5,7 @@ package bpfobj
 import (
 	"fmt"
 	"math"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 )
@@ -53,7 +54,7 @@ func ConfigureStack(spec *ebpf.CollectionSpec, c StackConfig) error {
 	if err := spec.Assign(&vars); err != nil {
 		return fmt.Errorf("find the stack programs' settings: %w", err)
 	}
-	var sites [128]Site
+	sites := make([]Site, vars.CfgSites.Size()/uint32(unsafe.Sizeof(Site{})))
 	if len(c.Sites) > len(sites) {
 		return fmt.Errorf("set sites of dropped packets: %d, room for %d", len(c.Sites), len(sites))
 	}

@@ -88,7 +88,7 @@ func TestConfigureStack(t *testing.T) {
 	if err := ConfigureStack(spec, good); err != nil {
 		t.Fatal(err)
 	}
-	var sites [128]Site
+	var sites [256]Site
 	var causes [48]uint32
 	var filter, rate uint32
 	for name, to := range map[string]any{"cfg_sites": &sites, "cfg_cause_of_mib": &causes, "cfg_filter_locations": &filter, "cfg_events_per_sec": &rate} {
@@ -96,14 +96,14 @@ func TestConfigureStack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if sites[0] != good.Sites[0] || sites[1].Start != ^uint64(0) || sites[127].Start != ^uint64(0) {
-		t.Errorf("sites %v, %v ... %v", sites[0], sites[1], sites[127])
+	if sites[0] != good.Sites[0] || sites[1].Start != ^uint64(0) || sites[255].Start != ^uint64(0) {
+		t.Errorf("sites %v, %v ... %v", sites[0], sites[1], sites[255])
 	}
 	if causes[4] != uint32(StackCauseCAUSE_NO_STATE) || causes[5] != uint32(StackCauseCAUSE_OTHER) || filter != 1 || rate != 5 {
 		t.Errorf("causes %v, filter %d, rate %d", causes, filter, rate)
 	}
-	if err := ConfigureStack(spec, StackConfig{Sites: make([]Site, 129)}); err == nil {
-		t.Error("129 sites were accepted")
+	if err := ConfigureStack(spec, StackConfig{Sites: make([]Site, 257)}); err == nil {
+		t.Error("257 sites were accepted")
 	}
 	if err := ConfigureStack(spec, StackConfig{CounterSlots: 49}); err == nil {
 		t.Error("49 counters were accepted")
