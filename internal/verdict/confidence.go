@@ -33,18 +33,9 @@ func blurred(r *ledger.Report) bool {
 	return s.TableFull > 0 || s.RecursionMisses > 0 || s.Lost["contention"] > 0 || s.Lost["slot"] > 0
 }
 
-// unexplained says whether the SA's ledger does not add up.
-func unexplained(sa *ledger.SA) bool {
-	u, known := sa.Ledger.Unattributed()
-	return known && u != 0
-}
-
 // restarted says whether the sequence on the wire began anew or leapt, so that numbers before and
 // after are not one sequence.
 func restarted(sa *ledger.SA) bool {
 	w := sa.Sequence()
 	return w != nil && (w.Restarts > 0 || w.Jumps > 0)
 }
-
-// disputed says whether the kernel's own figures contradict the ledger.
-func disputed(r *ledger.Report) bool { return r.Kernel.Reconciled != nil && !*r.Kernel.Reconciled }
