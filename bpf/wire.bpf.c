@@ -29,35 +29,32 @@ int xdp_ingress(struct xdp_md *ctx)
  */
 static __always_inline int tc_observe(struct __sk_buff *skb, enum direction dir, bool l3)
 {
-	struct scene at = { .dir = dir };
-	__u32 pulled = 0, asides;
-	struct cursor c;
-	struct view v;
-	enum why why;
+	struct scene at = { .dir = dir, .from = FROM_TC, .ctx = skb };
+	__u64 pulled = 0;
 
 	for (int i = 0; i < 2; i++) {
-		c = (struct cursor){
+		struct cursor c = {
 			.data = (void *)(long)skb->data,
 			.end = (void *)(long)skb->data_end,
 			.limit = skb->len,
 		};
-		__builtin_memset(&v, 0, sizeof(v));
-		v.asides = pulled;
+		/* Zeroed, because in a loop clang carries even what nobody reads, and the verifier minds. */
+		struct view v = { .asides = pulled };
+		enum why why;
+
 		why = l3 ? parse_l3(&c, &v) : parse_eth(&c, &v, skb->vlan_present ? 1 : 0);
-		if (likely(!c.cut) || i)
-			break;
-		if (bpf_skb_pull_data(skb, skb->len < PULL_BYTES ? skb->len : PULL_BYTES)) {
+		if (unlikely(c.cut) && !i) {
+			pulled = ASIDE_BIT(ASIDE_PULLED);
+			if (!bpf_skb_pull_data(skb, skb->len < PULL_BYTES ? skb->len : PULL_BYTES))
+				continue;
+			/* The packet has its class already, and the helper may have moved it away from v. */
 			lose(LOST_PULL);
-			asides = v.asides;
 			count_class(why, dir);
-			if (asides)
-				count_asides(asides, dir);
-			return TCX_NEXT;
+			break;
 		}
-		pulled = ASIDE_BIT(ASIDE_PULLED);
+		observe(why, &v, &c, &at);
+		break;
 	}
-	at.ifindex = skb->ifindex;
-	observe(why, &v, &c, &at);
 	return TCX_NEXT;
 }
 

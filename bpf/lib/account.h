@@ -10,12 +10,32 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
-/* Where and when a packet was seen. Inlined, so what nobody needs is never read. */
+enum from {
+	FROM_XDP,
+	FROM_TC,
+	FROM_CAPTURE,
+};
+
+/* Where and when a packet was seen. Inlined, so what nobody asks for is never read. */
 struct scene {
 	enum direction dir;
-	__u32 ifindex;
-	__u64 time_ns; /* of a capture, else 0 */
+	enum from from;
+	void *ctx;	/* struct xdp_md or __sk_buff */
+	__u32 ifindex;	/* FROM_CAPTURE */
+	__u64 time_ns;	/* FROM_CAPTURE, else 0 */
 };
+
+static __always_inline __u32 scene_ifindex(const struct scene *at)
+{
+	switch (at->from) {
+	case FROM_XDP:
+		return ((struct xdp_md *)at->ctx)->ingress_ifindex;
+	case FROM_TC:
+		return ((struct __sk_buff *)at->ctx)->ifindex;
+	default:
+		return at->ifindex;
+	}
+}
 
 static __always_inline void count_class(enum why why, enum direction dir)
 {
@@ -75,7 +95,7 @@ static __always_inline struct packet *packet_fill(const struct view *v, const st
 	p->time_ns = at->time_ns;
 	p->spi = v->spi;
 	p->seq = v->seq;
-	p->ifindex = at->ifindex;
+	p->ifindex = scene_ifindex(at);
 	p->sport = v->encap ? v->sport : 0;
 	p->dport = v->encap ? v->dport : 0;
 	p->family = v->family;
@@ -182,21 +202,31 @@ static __always_inline void account(const struct view *v, const struct cursor *c
 	disorder(slot);
 }
 
-/* Accounts a packet that has been given its class. */
-static __always_inline void observe(enum why given, struct view *v, const struct cursor *c, const struct scene *at)
+static __always_inline void count_packet(enum why why, const struct view *v, const struct scene *at)
 {
-	__u64 unknown = cursor_unknown(c), why = given;
-
-	/* All exits of the parser meet here. */
-	FORGET(why, unknown);
-	FORGET(v->asides, unknown);
-	FORGET(v->ip_at, unknown);
-	v->ip_at &= IP_AT_MASK;
 	count_class(why, at->dir);
 	if (unlikely(v->asides))
 		count_asides(v->asides, at->dir);
-	if (why == WHY_ESP || why == WHY_ESP_UDP)
-		account(v, c, at);
+}
+
+/*
+ * Accounts a packet that has been given its class. The question is asked first, so that the compiler
+ * carries what belongs to ESP on the ways that lead to ESP alone: asked later, each exit of the
+ * parser would fill in all of the view.
+ */
+static __always_inline void observe(enum why why, struct view *v, const struct cursor *c, const struct scene *at)
+{
+	__u64 unknown = cursor_unknown(c);
+
+	if (why != WHY_ESP && why != WHY_ESP_UDP) {
+		count_packet(why, v, at);
+		return;
+	}
+	FORGET(v->asides, unknown);
+	FORGET(v->ip_at, unknown);
+	v->ip_at &= IP_AT_MASK;
+	count_packet(why, v, at);
+	account(v, c, at);
 }
 
 #endif

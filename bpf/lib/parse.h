@@ -53,6 +53,7 @@ static __always_inline enum why parse_esp(struct cursor *c, struct view *v)
 		return WHY_ESP_SHORT;
 	v->spi = bpf_ntohl(esp->spi);
 	v->seq = bpf_ntohl(esp->seq_no);
+	v->encap = 0;
 	return WHY_ESP;
 }
 

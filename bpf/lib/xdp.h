@@ -15,23 +15,23 @@ static __always_inline int xdp_observe(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct cursor c = { .data = data, .end = end, .limit = end - data };
-	struct scene at = { .dir = DIR_IN };
-	struct view v = {};
+	struct scene at = { .dir = DIR_IN, .from = FROM_XDP, .ctx = ctx };
+	struct view v;
 	enum why why;
 
 	if (cfg_offline) {
 		struct offline_meta *meta = (void *)(long)ctx->data_meta;
 
 		at.dir = DIR_UNKNOWN;
+		at.from = FROM_CAPTURE;
 		if ((void *)(meta + 1) <= data) {
 			at.ifindex = meta->ifindex;
 			at.time_ns = offline_time(meta);
 			if (meta->wire_len > c.limit)
 				c.limit = meta->wire_len;
 		}
-	} else {
-		at.ifindex = ctx->ingress_ifindex;
 	}
+	v.asides = 0;
 	why = parse_eth(&c, &v, 0);
 	observe(why, &v, &c, &at);
 	return XDP_PASS;
