@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/kernel"
 	"xfrmscope/internal/netns"
@@ -96,6 +98,13 @@ func (s *Set) open(k *Kernel, opts Options) error {
 	}
 	if len(s.plan.Stack) > 0 {
 		s.attachStack(facts{k.Tables, k.Symbols}, k.TablesErr)
+	}
+	if opts.RunTimeStats {
+		stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+		if err != nil {
+			return fmt.Errorf("measure run time: %w", err)
+		}
+		s.links = append(s.links, attached{"run time statistics", stats})
 	}
 	if s.Attached() == 0 {
 		return fmt.Errorf("attach: no hook holds: %s", s.reasons())

@@ -90,6 +90,9 @@ func TestCountsWhatWasSent(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			k := *needBPF(t)
+			if tc.way == "tcx" {
+				tc.way = tcWay(&k)
+			}
 			if tc.caps != nil {
 				tc.caps(&k.Capabilities)
 			}

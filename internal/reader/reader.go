@@ -67,6 +67,7 @@ type Reader struct {
 	live  map[uint32]*slotRecord
 	reap  reaper
 
+	synced     time.Time // when Sync last ran, by the real clock
 	started    time.Time
 	usedBefore time.Duration // CPU time at the start
 }
@@ -183,6 +184,9 @@ func (r *Reader) Snapshot(ctx context.Context, dump func(context.Context) (Dump,
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	snap := ledger.Snapshot{}
+	if err := r.sync(); err != nil {
+		return snap, err
+	}
 	if r.table != nil {
 		for _, rec := range r.live {
 			rec.hasFirst = false
@@ -205,7 +209,7 @@ func (r *Reader) Snapshot(ctx context.Context, dump func(context.Context) (Dump,
 	snap.At = r.opts.Now()
 	return snap, errors.Join(
 		r.readWire(&snap),
-		r.readStack(&snap),
+		r.readStack(ctx, &snap),
 		r.reclaim(snap.At, sad, false),
 		r.readSelf(&snap),
 	)

@@ -3,9 +3,11 @@
 package reader
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -27,17 +29,15 @@ var protos = map[uint8]ledger.Proto{50: ledger.ESP, 51: ledger.AH, 108: ledger.I
 // readStack fills in the stack's side of a snapshot. The counters of the kernel were read before it,
 // and they move before a drop is counted here: what the snapshot holds of the two never disagrees
 // because of their order by more than the drops in between.
-func (r *Reader) readStack(snap *ledger.Snapshot) error {
+func (r *Reader) readStack(ctx context.Context, snap *ledger.Snapshot) error {
 	m := r.src.Stack
 	if m == nil {
 		return nil
 	}
-	if r.src.Sync != nil {
-		if err := r.src.Sync(); err != nil {
-			return err
-		}
+	err := r.syncAgain(ctx)
+	if err != nil {
+		return err
 	}
-	var err error
 	if snap.Stack, err = m.sas(r.names.Cause); err != nil {
 		return fmt.Errorf("read stack_counts: %w", err)
 	}
@@ -48,6 +48,35 @@ func (r *Reader) readStack(snap *ledger.Snapshot) error {
 		return fmt.Errorf("read residue_counts: %w", err)
 	}
 	return nil
+}
+
+// syncGap is how long a packet may take from the counter that it moves to being freed. What moved
+// without a packet is told only by the second of two syncs that far apart (bpf/stack.bpf.c).
+const syncGap = 10 * time.Millisecond
+
+func (r *Reader) sync() error {
+	if r.src.Sync == nil {
+		return nil
+	}
+	if err := r.src.Sync(); err != nil {
+		return err
+	}
+	r.synced = time.Now()
+	return nil
+}
+
+func (r *Reader) syncAgain(ctx context.Context) error {
+	if r.src.Sync == nil {
+		return nil
+	}
+	select {
+	case <-time.After(syncGap - time.Since(r.synced)):
+	case <-ctx.Done():
+		// The last snapshot of a run that was ended is completed all the same.
+
+		time.Sleep(syncGap)
+	}
+	return r.sync()
 }
 
 func (m *StackMaps) sas(causes []string) ([]ledger.StackSA, error) {
