@@ -77,10 +77,7 @@ func (f *classic) next(r *Reader, p *Packet) error {
 	p.TimeNS = int64(seconds)*1e9 + int64(fraction)*f.unitNS
 	p.WireLen = max(int(wire), int(captured)) // some writers leave the second one 0
 	p.Interface = 0
-	if err := r.skip(classicRecord); err != nil {
-		return err
-	}
-	if err := r.take(captured, iface.Link); err != nil {
+	if err := r.take(classicRecord, captured, iface.Link); err != nil {
 		return err
 	}
 	r.offset += classicRecord + captured

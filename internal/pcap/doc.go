@@ -10,5 +10,5 @@
 // has to say where a file is damaged and must not go on past the damage: pcapgo's pcapng reader checks
 // neither a block's length against its content nor the copy of the length at the block's end, so that
 // a flipped bit yields invented packets; and it keeps every name resolution and decryption block, so
-// that its memory grows with the file. BenchmarkRead compares their speed.
+// that its memory grows with the file. Speed is no reason, BenchmarkRead finds both at 70 to 250 ns a packet.
 package pcap

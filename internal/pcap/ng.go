@@ -24,7 +24,7 @@ const (
 	blockHead = 8 // type and length
 	blockTail = 4 // the length again
 	// maxDescription bounds interface descriptions, the only blocks whose options are read.
-	maxDescription = 64 << 10
+	maxDescription = 32 << 10
 	// maxInterfaces bounds the memory that a file of nothing but interfaces could take.
 	maxInterfaces = 1 << 16
 )
@@ -223,10 +223,7 @@ func (f *ng) next(r *Reader, p *Packet) error {
 		return fmt.Errorf("packet of %d bytes in a block of %d", captured, length)
 	}
 	p.WireLen = max(int(wire), int(captured))
-	if err := r.skip(fixed); err != nil {
-		return err
-	}
-	if err := r.take(captured, iface.Link); err != nil {
+	if err := r.take(fixed, captured, iface.Link); err != nil {
 		return err
 	}
 	// Padding and options.

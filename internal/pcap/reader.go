@@ -20,7 +20,7 @@ const Room = 16
 
 const (
 	headroom   = Room + etherHeader
-	bufferSize = 256 << 10
+	bufferSize = 64 << 10
 	// maxPacket is the longest packet that is taken for one, as in libpcap (MAXIMUM_SNAPLEN), unless
 	// the file announces longer ones.
 	maxPacket = 256 << 10
@@ -207,15 +207,27 @@ func (r *Reader) skip(n int64) error {
 	return nil
 }
 
-// take reads a packet of n bytes into the buffer, or as many of them as are wanted, and passes over
-// the rest.
-func (r *Reader) take(n int64, link LinkType) error {
+// take passes over the bytes before a packet, reads the packet's n bytes into the buffer, or as many of
+// them as are wanted, and passes over the rest.
+func (r *Reader) take(before, n int64, link LinkType) error {
 	// What a link header takes away or a synthetic one adds must not cut what is wanted.
 	want := int(min(n, int64(r.keep)+int64(max(0, -link.grown()))))
 	if need := headroom + want; cap(r.buf) < need {
 		r.buf = make([]byte, max(need, 2048))
 	}
 	r.buf = r.buf[:headroom+want]
+	// Most packets lie in the buffer whole.
+	if all := before + n; all <= int64(r.r.Buffered()) {
+		b, err := r.r.Peek(int(before) + want)
+		if err != nil {
+			return noEOF(err)
+		}
+		copy(r.buf[headroom:], b[before:])
+		return r.skip(all)
+	}
+	if err := r.skip(before); err != nil {
+		return err
+	}
 	if _, err := io.ReadFull(r.r, r.buf[headroom:]); err != nil {
 		return noEOF(err)
 	}

@@ -195,19 +195,19 @@ func (w *wire) file(ctx context.Context, path string, progress func(Progress)) (
 				progress(Progress{f.Name, r.Consumed(), r.Size(), f.Packets})
 			}
 		}
-		var link *pcap.LinkTypeError
-		switch got := r.Next(&p); {
-		case got == io.EOF:
-			f.First, f.Last = instant(first), instant(last)
-			return f, err
-		case errors.As(got, &link):
-			if f.Skipped++; !odd[p.Interface] {
-				odd[p.Interface] = true
-				err = errors.Join(err, got)
+		if got := r.Next(&p); got != nil {
+			var link *pcap.LinkTypeError
+			if errors.As(got, &link) {
+				if f.Skipped++; !odd[p.Interface] {
+					odd[p.Interface] = true
+					err = errors.Join(err, got)
+				}
+				continue
 			}
-			continue
-		case got != nil:
 			f.First, f.Last = instant(first), instant(last)
+			if got == io.EOF {
+				got = nil
+			}
 			return f, errors.Join(err, got)
 		}
 		f.Packets++

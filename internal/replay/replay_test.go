@@ -76,6 +76,9 @@ func writePcap(t testing.TB, link uint32, frames [][]byte) string {
 
 func only(t *testing.T, r *Result) ledger.WireSA {
 	t.Helper()
+	if r == nil {
+		t.Fatal("no result")
+	}
 	if len(r.End.Wire) != 1 {
 		t.Fatalf("%d SAs, want 1: %+v", len(r.End.Wire), r.End.Wire)
 	}
