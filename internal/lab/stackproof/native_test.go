@@ -3,6 +3,8 @@
 package stackproof
 
 import (
+	"fmt"
+	"os"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -73,8 +75,8 @@ func (b *baseline) agree() Reading {
 func router(t *testing.T) (from, router *tunnel.Namespace) {
 	t.Helper()
 	var out []*tunnel.Namespace
-	for _, name := range []string{"sp-from", "sp-router"} {
-		ns, err := tunnel.OpenNamespace(name)
+	for _, name := range []string{"sp%d-from", "sp%d-router"} {
+		ns, err := tunnel.OpenNamespace(fmt.Sprintf(name, os.Getpid()))
 		if err != nil {
 			need(t, err)
 		}
@@ -86,7 +88,7 @@ func router(t *testing.T) (from, router *tunnel.Namespace) {
 		out = append(out, ns)
 	}
 	from, router = out[0], out[1]
-	check(t, from.IP("link add v0 type veth peer name v1 netns sp-router",
+	check(t, from.IP("link add v0 type veth peer name v1 netns "+router.Name,
 		"addr add 192.0.2.1/24 dev v0", "link set v0 up"))
 	check(t, router.IP("addr add 192.0.2.2/24 dev v1", "link set v1 up",
 		"link add v2 type veth peer name v3", "addr add 203.0.113.2/24 dev v2", "link set v2 up", "link set v3 up",
