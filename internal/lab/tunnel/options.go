@@ -25,15 +25,16 @@ const MaxReplayWindow = 4096
 
 // Options describe a tunnel. The zero value is an IPv4 tunnel of one SA pair with a window of 32.
 type Options struct {
-	Family       int    // 4 or 6, of both the inner and the outer packets; 0 means 4
-	Mode         Mode   // empty means tunnel
-	ESN          bool   // extended sequence numbers (RFC 4303 section 2.2.1)
-	ReplayWindow uint32 // of every SA; 0 means 32 unless NoReplay is set
-	NoReplay     bool   // replay window 0: the kernel checks and tracks nothing
-	UDP          bool   // ESP in UDP, port 4500 (RFC 3948)
-	Pairs        int    // SA pairs; 0 means 1
-	HardPackets  uint64 // packet limit of the SAs at the receiving end, 0 none
-	LastSeq      uint32 // number that each sender last used; the next packet has the one after it
+	Family       int      // 4 or 6, of both the inner and the outer packets; 0 means 4
+	Mode         Mode     // empty means tunnel
+	ESN          bool     // extended sequence numbers (RFC 4303 section 2.2.1)
+	ReplayWindow uint32   // of every SA; 0 means 32 unless NoReplay is set
+	NoReplay     bool     // replay window 0: the kernel checks and tracks nothing
+	UDP          bool     // ESP in UDP, port 4500 (RFC 3948)
+	Pairs        int      // SA pairs; 0 means 1
+	Windows      []uint32 // replay windows of the first pairs, where they differ from ReplayWindow
+	HardPackets  uint64   // packet limit of the SAs at the receiving end, 0 none
+	LastSeq      uint32   // number that each sender last used; the next packet has the one after it
 }
 
 // normalize fills in what was left out and refuses what the kernel would refuse with less to say.
@@ -67,8 +68,21 @@ func (o Options) check() error {
 		return errors.New("a replay window and none at once")
 	case o.NoReplay && o.ESN:
 		return errors.New("ESN needs a replay window (xfrm_init_replay refuses it)")
-	case o.ReplayWindow > MaxReplayWindow:
-		return fmt.Errorf("replay window %d is above the kernel's %d", o.ReplayWindow, MaxReplayWindow)
+	case len(o.Windows) > o.Pairs || len(o.Windows) > 0 && o.NoReplay:
+		return fmt.Errorf("%d windows for %d SA pairs", len(o.Windows), o.Pairs)
+	}
+	for _, w := range append([]uint32{o.ReplayWindow}, o.Windows...) {
+		if w > MaxReplayWindow {
+			return fmt.Errorf("replay window %d is above the kernel's %d", w, MaxReplayWindow)
+		}
 	}
 	return nil
+}
+
+// window is the replay window of a pair's SAs.
+func (o Options) window(pair int) uint32 {
+	if pair < len(o.Windows) {
+		return o.Windows[pair]
+	}
+	return o.ReplayWindow
 }

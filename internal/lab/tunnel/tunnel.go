@@ -46,6 +46,8 @@ type SA struct {
 	To    *Gateway
 	Src   netip.Addr // inner addresses of the traffic that it protects
 	Dst   netip.Addr
+
+	ReplayWindow uint32
 }
 
 // Tunnel is two gateways and the path between them.

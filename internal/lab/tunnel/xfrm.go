@@ -58,9 +58,9 @@ func (t *Tunnel) addSAs() error {
 	var linesA, linesB []string
 	for pair := range t.Options.Pairs {
 		out := SA{SPI: FirstSPIAtoB + uint32(pair), ReqID: uint32(1 + 2*pair), From: t.A, To: t.B,
-			Src: t.A.Inner[pair], Dst: t.B.Inner[pair]}
+			Src: t.A.Inner[pair], Dst: t.B.Inner[pair], ReplayWindow: t.Options.window(pair)}
 		back := SA{SPI: FirstSPIBtoA + uint32(pair), ReqID: uint32(2 + 2*pair), From: t.B, To: t.A,
-			Src: t.B.Inner[pair], Dst: t.A.Inner[pair]}
+			Src: t.B.Inner[pair], Dst: t.A.Inner[pair], ReplayWindow: t.Options.window(pair)}
 		t.AtoB, t.BtoA = append(t.AtoB, out), append(t.BtoA, back)
 		for _, sa := range []SA{out, back} {
 			sender, receiver, err := t.stateLines(sa)
@@ -95,7 +95,7 @@ func (t *Tunnel) stateLines(sa SA) (sender, receiver string, err error) {
 	line := fmt.Sprintf("xfrm state add src %s dst %s proto esp spi %#x reqid %d mode %s aead rfc4106(gcm(aes)) 0x%s 128",
 		sa.From.Outer, sa.To.Outer, sa.SPI, sa.ReqID, t.Options.Mode, hex.EncodeToString(key))
 	if !t.Options.NoReplay {
-		line += fmt.Sprintf(" replay-window %d", t.Options.ReplayWindow)
+		line += fmt.Sprintf(" replay-window %d", sa.ReplayWindow)
 	}
 	if t.Options.ESN {
 		line += " flag esn"

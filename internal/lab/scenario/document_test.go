@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+// document is what the tests read of the report, spelled out anew from the schema instead of taken
+// from the packages that write it: a field that is renamed there has to fail here.
+type document struct {
+	Schema   string     `json:"schema"`
+	SAs      []sa       `json:"sas"`
+	Unknown  []stranger `json:"unknown_spis"`
+	Findings []finding  `json:"findings"`
+	Kernel   struct {
+		XfrmStat      map[string]int64 `json:"xfrm_stat"`
+		WithoutSA     map[string]int64 `json:"without_sa"`
+		Reconciled    *bool            `json:"reconciled"`
+		Disagreements []string         `json:"disagreements"`
+	} `json:"kernel"`
+	Hooks []struct {
+		Name     string `json:"name"`
+		Attached bool   `json:"attached"`
+		Why      string `json:"why"`
+	} `json:"hooks"`
+	Self self `json:"self"`
+}
+
+type sa struct {
+	SPI          string           `json:"spi"`
+	Src          string           `json:"src"`
+	Dst          string           `json:"dst"`
+	Proto        string           `json:"proto"`
+	Direction    string           `json:"direction"`
+	Encap        string           `json:"encap"`
+	Mode         string           `json:"mode"`
+	ReqID        uint32           `json:"reqid"`
+	ReplayWindow *uint32          `json:"replay_window"`
+	ESN          *bool            `json:"esn"`
+	Wire         *wire            `json:"wire"`
+	Xfrm         map[string]int64 `json:"xfrm"`
+	Ledger       bins             `json:"ledger"`
+}
+
+type wire struct {
+	Packets         int64  `json:"packets"`
+	Bytes           int64  `json:"bytes"`
+	FirstSeq        uint64 `json:"first_seq"`
+	HighestSeq      uint64 `json:"highest_seq"`
+	Unique          int64  `json:"unique"`
+	Duplicates      int64  `json:"duplicates"`
+	Late            int64  `json:"late"`
+	Missing         int64  `json:"missing"`
+	Pending         int64  `json:"pending"`
+	Stale           int64  `json:"stale"`
+	ReorderExtent   int64  `json:"reorder_extent_max"`
+	DisplacementMax int64  `json:"displacement_max"`
+	Restarts        int64  `json:"restarts"`
+	Jumps           int64  `json:"jumps"`
+}
+
+// bins are those of both directions; which of them a report has depends on the SA's.
+type bins struct {
+	Sent          *int64 `json:"sent,omitempty"`
+	LostOnPath    *int64 `json:"lost_on_path,omitempty"`
+	Pending       *int64 `json:"pending,omitempty"`
+	Arrivals      *int64 `json:"arrivals,omitempty"`
+	Duplicates    *int64 `json:"duplicates,omitempty"`
+	XfrmDropped   *int64 `json:"xfrm_dropped,omitempty"`
+	Decapsulated  *int64 `json:"decapsulated,omitempty"`
+	PolicyDropped *int64 `json:"policy_dropped,omitempty"`
+	Delivered     *int64 `json:"delivered,omitempty"`
+
+	Offered        *int64 `json:"offered,omitempty"`
+	XfrmOutDropped *int64 `json:"xfrm_out_dropped,omitempty"`
+	Encapsulated   *int64 `json:"encapsulated,omitempty"`
+	OnWire         *int64 `json:"on_wire,omitempty"`
+
+	InFlight     *int64 `json:"in_flight,omitempty"`
+	Unattributed *int64 `json:"unattributed,omitempty"`
+}
+
+type stranger struct {
+	SPI     string `json:"spi"`
+	Dst     string `json:"dst"`
+	Packets int64  `json:"packets"`
+}
+
+type finding struct {
+	ID       string `json:"id"`
+	Severity string `json:"severity"`
+	Summary  string `json:"summary"`
+	Subject  struct {
+		SPI string `json:"spi"`
+	} `json:"subject"`
+	Confidence float64  `json:"confidence"`
+	Evidence   []any    `json:"evidence"`
+	Remedy     []any    `json:"remedy"`
+	Folded     []string `json:"consequences"`
+}
+
+// self is what xfrmscope says about itself. Events withheld by the rate limit are no loss: totals
+// never depend on events.
+type self struct {
+	EventsLost      int64 `json:"events_lost"`
+	TableFull       int64 `json:"table_full"`
+	RecursionMisses int64 `json:"recursion_misses"`
+	Evicted         int64 `json:"evicted"`
+}
