@@ -119,6 +119,8 @@ func pair(t *testing.T) (left, right *peer) {
 		))
 		must(t, p.Do(func() error { return tunnel.OffloadsOff(tunnel.WAN) }))
 	}
+	must(t, left.WaitUp(tunnel.WAN))
+	must(t, right.WaitUp(tunnel.WAN))
 	return left, right
 }
 

@@ -6,11 +6,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -108,6 +110,28 @@ func (n *Namespace) Sysctl(name, value string) error {
 			return fmt.Errorf("set sysctl in %s: %w", n.Name, err)
 		}
 		return nil
+	})
+}
+
+// linkPatience bounds how long the kernel may take to notice that a link has become usable.
+const linkPatience = 10 * time.Second
+
+// WaitUp waits until the interface can send. A veth whose peer has just come up drops what it is
+// given, without a word, until the kernel's link watch has activated its queue.
+func (n *Namespace) WaitUp(name string) error {
+	return n.Do(func() error {
+		for deadline := time.Now().Add(linkPatience); ; time.Sleep(5 * time.Millisecond) {
+			link, err := net.InterfaceByName(name)
+			if err != nil {
+				return fmt.Errorf("find interface %s in %s: %w", name, n.Name, err)
+			}
+			if link.Flags&net.FlagRunning != 0 {
+				return nil
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("interface %s in %s is not up after %s", name, n.Name, linkPatience)
+			}
+		}
 	})
 }
 

@@ -150,7 +150,10 @@ func (t *Tunnel) addLinks() error {
 		if err := t.Path.Do(func() error { return OffloadsOff(name) }); err != nil {
 			return err
 		}
-		if err := g.Do(func() error { return g.findLink() }); err != nil {
+		if err := g.Do(g.findLink); err != nil {
+			return err
+		}
+		if err := errors.Join(t.Path.WaitUp(name), g.WaitUp(WAN)); err != nil {
 			return err
 		}
 	}
