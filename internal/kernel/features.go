@@ -94,12 +94,16 @@ func load(t ebpf.ProgramType, ins asm.Instructions) (*ebpf.Program, error) {
 }
 
 func haveAtomics() Answer {
+	// v0.22.0 of the library encodes atomic instructions without their immediate, which makes all of
+	// them the plain addition that every kernel has.
+	exchange, fetch := asm.CmpXchg.Mem(asm.RFP, asm.R1, asm.DWord, -8), asm.FetchAdd.Mem(asm.RFP, asm.R1, asm.DWord, -8)
+	exchange.Constant, fetch.Constant = 0xf1, 0x01 // BPF_CMPXCHG, BPF_ADD|BPF_FETCH
 	prog, err := load(ebpf.SocketFilter, asm.Instructions{
 		asm.Mov.Imm(asm.R0, 0),
 		asm.Mov.Imm(asm.R1, 1),
 		asm.StoreMem(asm.RFP, -8, asm.R0, asm.DWord),
-		asm.CmpXchg.Mem(asm.RFP, asm.R1, asm.DWord, -8),
-		asm.FetchAdd.Mem(asm.RFP, asm.R1, asm.DWord, -8),
+		exchange,
+		fetch,
 		asm.Mov.Imm(asm.R0, 0),
 		asm.Return(),
 	})
