@@ -69,12 +69,12 @@ func (s *Set) add(h Hook, l io.Closer, c Candidate, why []string) {
 	if l != nil {
 		s.links = append(s.links, attached{h.Name, l})
 		out.Why = string(c.Way)
-		if reason != "" {
-			out.Why += " (" + reason + ")"
-		}
-		out.Costs = h.Limits
-		if c.Way == WayXDP {
-			out.Costs = "" // limits are those of the fallbacks
+		// What fell short only matters, and what is not seen only then, where native XDP did.
+		if c.Way != WayXDP {
+			out.Costs = h.Limits
+			if reason != "" {
+				out.Why += " (" + reason + ")"
+			}
 		}
 	} else {
 		out.Why, out.Costs = reason, h.Costs
