@@ -24,37 +24,43 @@ int xdp_ingress(struct xdp_md *ctx)
 }
 
 /*
+ * One look at the packet. False, with nothing counted, when a header is out of reach; the last look
+ * counts in any case.
+ */
+static __always_inline bool tc_look(struct __sk_buff *skb, enum direction dir, bool l3, __u64 asides, bool last)
+{
+	struct scene at = { .dir = dir, .from = FROM_TC, .ctx = skb };
+	struct cursor c = {
+		.data = (void *)(long)skb->data,
+		.end = (void *)(long)skb->data_end,
+		.limit = skb->len,
+	};
+	struct view v;
+	enum why why;
+
+	v.asides = asides;
+	why = l3 ? parse_l3(&c, &v) : parse_eth(&c, &v, skb->vlan_present ? 1 : 0);
+	if (!last && unlikely(c.cut))
+		return false;
+	observe(why, &v, &c, &at);
+	return true;
+}
+
+/*
  * TC may hold a packet's headers in pages, out of reach. Then, and only then, they are pulled into
- * the linear part, which moves bytes but changes none, and the packet is parsed again.
+ * the linear part, which moves bytes but changes none, and the packet is looked at again.
  */
 static __always_inline int tc_observe(struct __sk_buff *skb, enum direction dir, bool l3)
 {
-	struct scene at = { .dir = dir, .from = FROM_TC, .ctx = skb };
-	__u64 pulled = 0;
+	__u64 asides = 0;
 
-	for (int i = 0; i < 2; i++) {
-		struct cursor c = {
-			.data = (void *)(long)skb->data,
-			.end = (void *)(long)skb->data_end,
-			.limit = skb->len,
-		};
-		/* Zeroed, because in a loop clang carries even what nobody reads, and the verifier minds. */
-		struct view v = { .asides = pulled };
-		enum why why;
-
-		why = l3 ? parse_l3(&c, &v) : parse_eth(&c, &v, skb->vlan_present ? 1 : 0);
-		if (unlikely(c.cut) && !i) {
-			pulled = ASIDE_BIT(ASIDE_PULLED);
-			if (!bpf_skb_pull_data(skb, skb->len < PULL_BYTES ? skb->len : PULL_BYTES))
-				continue;
-			/* The packet has its class already, and the helper may have moved it away from v. */
-			lose(LOST_PULL);
-			count_class(why, dir);
-			break;
-		}
-		observe(why, &v, &c, &at);
-		break;
-	}
+	if (likely(tc_look(skb, dir, l3, 0, false)))
+		return TCX_NEXT;
+	if (bpf_skb_pull_data(skb, skb->len < PULL_BYTES ? skb->len : PULL_BYTES))
+		lose(LOST_PULL);
+	else
+		asides = ASIDE_BIT(ASIDE_PULLED);
+	tc_look(skb, dir, l3, asides, true);
 	return TCX_NEXT;
 }
 

@@ -149,7 +149,7 @@ static __always_inline enum chain parse_chain(struct cursor *c, struct view *v, 
 {
 	__u64 unknown = cursor_unknown(c);
 
-	NO_UNROLL
+	UNROLL
 	for (int i = 0; i <= EXT_DEPTH; i++) {
 		FORGET(c->at, unknown);
 		FORGET(v->asides, unknown);

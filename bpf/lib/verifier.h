@@ -10,6 +10,12 @@
 #define NO_UNROLL _Pragma("clang loop unroll(disable)")
 
 /*
+ * Written out instead, where clang would let the body run on into the head of the loop: kernel 5.10
+ * takes jumps back, but not this ("back-edge from insn", kernel check_cfg).
+ */
+#define UNROLL _Pragma("clang loop unroll(full)")
+
+/*
  * Makes the verifier forget what it knows of a number, by mixing another one in and out again. Where
  * ways through the program meet, this makes them look alike, so that what comes after is followed
  * once and not once for each way (clang 19, kernel 6.18: over a million instructions without). `by`

@@ -115,7 +115,7 @@ func TestClasses(t *testing.T) {
 		dir  int
 		l3   bool
 	}{{"xdp_ingress", 0, false}, {"tc_ingress", 0, false}, {"tc_egress", 1, false}, {"tc_ingress_l3", 0, true}, {"tc_egress_l3", 1, true}}
-	for _, build := range builds {
+	for _, build := range builds(t) {
 		w := loadWire(t, build.lockfree, 64, func(spec *ebpf.CollectionSpec) {
 			set(t, spec, "cfg_natt_ports", [8]uint16{4500, 10000})
 		})
@@ -206,7 +206,7 @@ func minus(after, before map[string]uint64) counts {
 
 // Valid packets cut at every byte: each gets exactly one class, and nothing is lost.
 func TestCutEverywhere(t *testing.T) {
-	for _, build := range builds {
+	for _, build := range builds(t) {
 		t.Run(build.name, func(t *testing.T) {
 			w := loadWire(t, build.lockfree, 64, only("xdp_ingress"))
 			var sent uint64

@@ -105,7 +105,7 @@ func seed(t *testing.T) uint64 {
 // Random streams: the kernel's figures are those of the definitions, for both builds.
 func TestWindowAgainstDefinitions(t *testing.T) {
 	s := seed(t)
-	for _, build := range builds {
+	for _, build := range builds(t) {
 		t.Run(build.name, func(t *testing.T) {
 			w := loadWire(t, build.lockfree, 256, func(spec *ebpf.CollectionSpec) {
 				only("xdp_ingress")(spec)
@@ -240,7 +240,7 @@ func TestWindowCases(t *testing.T) {
 			}
 		}
 	}
-	for _, build := range builds {
+	for _, build := range builds(t) {
 		w := loadWire(t, build.lockfree, 64, only("xdp_ingress"))
 		for i, tt := range cases {
 			t.Run(build.name+"/"+tt.name, func(t *testing.T) {
