@@ -192,20 +192,50 @@ func (p *printer) hooks(hooks []ledger.Hook) {
 		}
 	}
 	p.line("Hooks: %d attached, %d missing", len(hooks)-missing, missing)
+	for _, group := range byReason(hooks) {
+		if len(group) == 1 {
+			p.wrap("  - ", "    ", group[0].Name+because(group[0].Why)+costing(group[0].Costs))
+			continue
+		}
+		// One cause often takes several hooks; it is told once.
+		p.wrap("  - ", "    ", fmt.Sprintf("%d hooks%s", len(group), because(group[0].Why)))
+		for _, h := range group {
+			p.wrap("    - ", "      ", h.Name+costing(h.Costs))
+		}
+	}
+	p.line("")
+}
+
+// byReason groups the hooks that are missing by why they are, in the order of their first.
+func byReason(hooks []ledger.Hook) (groups [][]ledger.Hook) {
+	at := map[string]int{}
 	for _, h := range hooks {
 		if h.Attached {
 			continue
 		}
-		s := h.Name
-		if h.Why != "" {
-			s += ": " + h.Why
+		i, known := at[h.Why]
+		if !known {
+			i = len(groups)
+			at[h.Why] = i
+			groups = append(groups, nil)
 		}
-		if h.Costs != "" {
-			s += "; costs: " + h.Costs
-		}
-		p.wrap("  - ", "    ", s)
+		groups[i] = append(groups[i], h)
 	}
-	p.line("")
+	return groups
+}
+
+func because(why string) string {
+	if why == "" {
+		return ""
+	}
+	return ": " + why
+}
+
+func costing(costs string) string {
+	if costs == "" {
+		return ""
+	}
+	return "; costs: " + costs
 }
 
 func (p *printer) self(s *ledger.SelfReport) {
