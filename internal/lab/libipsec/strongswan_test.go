@@ -5,6 +5,7 @@ package libipsec
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -144,8 +145,13 @@ func (p *peer) start(t *testing.T, other *peer) {
 		}
 	})
 	waitFor(t, "the daemon of "+p.Name, func() bool {
-		_, err := os.Stat(filepath.Join(p.Dir, "vici"))
-		return err == nil
+		// The socket's file is there a moment before anybody listens.
+		c, err := net.Dial("unix", filepath.Join(p.Dir, "vici"))
+		if err != nil {
+			return false
+		}
+		must(t, c.Close())
+		return true
 	})
 	p.swanctl(t, "--load-all", "--file", filepath.Join(p.Dir, "swanctl.conf"))
 }
