@@ -90,9 +90,25 @@ func attachStack(spec *ebpf.ProgramSpec, prog *ebpf.Program) (io.Closer, error) 
 	case ebpf.Tracing:
 		return link.AttachTracing(link.TracingOptions{Program: prog})
 	case ebpf.Kprobe:
-		return link.Kprobe(spec.AttachTo, prog, nil)
+		l, err := link.Kprobe(spec.AttachTo, prog, nil)
+		if err != nil {
+			return nil, innermost(err)
+		}
+		return l, nil
 	}
 	return nil, fmt.Errorf("no way to attach a program of type %s", spec.Type)
+}
+
+// innermost is what went wrong, without how the library came there: random names of trace events
+// tell the user nothing, and would make one cause look like several.
+func innermost(err error) error {
+	for {
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
 }
 
 // attachHook tries the candidates of a hook in the stack in turn.

@@ -178,8 +178,9 @@ func (r *Reader) eachState(now time.Time, fn func(*slotRecord, *State)) error {
 	return nil
 }
 
-// Snapshot reads everything at one moment: each SA's packets, then what dump reads, then all the
-// rest. What the kernel did between the two readings is what the ledger allows for as in flight.
+// Snapshot reads everything at one moment: each SA's packets, then what dump reads, then the stack,
+// then all the rest. What the kernel did between the two readings of the wire is what the ledger
+// allows for as in flight.
 func (r *Reader) Snapshot(ctx context.Context, dump func(context.Context) (Dump, error)) (ledger.Snapshot, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -208,8 +209,9 @@ func (r *Reader) Snapshot(ctx context.Context, dump func(context.Context) (Dump,
 	}
 	snap.At = r.opts.Now()
 	return snap, errors.Join(
-		r.readWire(&snap),
+		// Drops and decapsulated packets both lie between the two readings of the wire.
 		r.readStack(ctx, &snap),
+		r.readWire(&snap),
 		r.reclaim(snap.At, sad, false),
 		r.readSelf(&snap),
 	)
