@@ -60,7 +60,7 @@ func main() {
 
 // show is the demonstration. Whatever happens, it takes down what it raised.
 func show(ctx context.Context, program string) (err error) {
-	tun, err := tunnel.Build(tunnel.Options{})
+	tun, err := tunnel.Build(tunnel.Options{Name: "gw"})
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ const MaxReplayWindow = 4096
 
 // Options describe a tunnel. The zero value is an IPv4 tunnel of one SA pair with a window of 32.
 type Options struct {
+	Name         string   // of the namespaces: Name-a, Name-b, Name-path; empty means unique names
 	Family       int      // 4 or 6, of both the inner and the outer packets; 0 means 4
 	Mode         Mode     // empty means tunnel
 	ESN          bool     // extended sequence numbers (RFC 4303 section 2.2.1)

@@ -75,7 +75,11 @@ func Build(o Options) (t *Tunnel, err error) {
 			t = nil
 		}
 	}()
-	if err := t.addNamespaces(fmt.Sprintf("xs%d-%d", os.Getpid(), built.Add(1))); err != nil {
+	prefix := o.Name
+	if prefix == "" {
+		prefix = fmt.Sprintf("xs%d-%d", os.Getpid(), built.Add(1))
+	}
+	if err := t.addNamespaces(prefix); err != nil {
 		return t, err
 	}
 	for _, step := range []func() error{t.addLinks, t.addAddresses, t.addEncapSockets, t.addSAs} {
@@ -108,7 +112,7 @@ func (t *Tunnel) Close() error {
 
 func (t *Tunnel) addNamespaces(prefix string) error {
 	for i, name := range []string{"a", "b", "path"} {
-		ns, err := OpenNamespace(prefix + name)
+		ns, err := OpenNamespace(prefix + "-" + name)
 		if err != nil {
 			return err
 		}
