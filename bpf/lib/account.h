@@ -110,17 +110,33 @@ static __always_inline __u64 join(__u64 top, __u32 seq)
 	return top + (__s64)(__s32)(seq - (__u32)top);
 }
 
+/* What sa_look compares an SA with. */
+struct sought {
+	__u32 spi;
+	__u8 dir;
+	__u8 family;
+	__u64 high;	/* the destination as it lies in memory, IPv4-mapped where IPv4 */
+	__u64 low;
+};
+
+static __always_inline bool is_sought(const struct sa_state *sa, const struct sought *sought)
+{
+	return sa->spi == sought->spi && *(const __u64 *)&sa->dst[8] == sought->low &&
+	       *(const __u64 *)&sa->dst[0] == sought->high && sa->family == sought->family &&
+	       sa->dir == sought->dir;
+}
+
 /*
- * The packet's SA, if it is where it is looked for first; NULL otherwise. The IPv6 address is read
- * before the lookups: after them the verifier no longer knows that the packet was long enough.
+ * The packet's SA, if it is where it is looked for first; NULL otherwise. Addresses are read before
+ * the lookups: after them the verifier no longer knows that the packet was long enough.
  */
 static __always_inline struct sa_state *sa_look(const struct view *v, const struct cursor *c, const struct scene *at,
 						__u32 *slot)
 {
+	struct sought sought = { .spi = v->spi, .dir = at->dir, .family = v->family };
 	struct sa_key key = { .spi = v->spi, .dir = at->dir, .family = v->family };
-	__u64 high = 0, low = 0;
+	__u32 *hint, *found, place;
 	struct sa_state *sa;
-	__u32 *found;
 
 	if (v->family == 4) {
 		const struct iphdr *ip = c->data + v->ip_at;
@@ -128,23 +144,33 @@ static __always_inline struct sa_state *sa_look(const struct view *v, const stru
 		if ((void *)(ip + 1) > c->end)
 			return NULL;
 		key.dst_fold = ip->daddr;
+		sought.low = (__u64)ip->daddr << 32 | bpf_htonl(0xffff);
 	} else {
 		const struct ipv6hdr *ip = c->data + v->ip_at;
 
 		if ((void *)(ip + 1) > c->end)
 			return NULL;
-		high = *(const __u64 *)&ip->daddr[0];
-		low = *(const __u64 *)&ip->daddr[2];
-		key.dst_fold = high ^ high >> 32 ^ low ^ low >> 32;
+		sought.high = *(const __u64 *)&ip->daddr[0];
+		sought.low = *(const __u64 *)&ip->daddr[2];
+		key.dst_fold = sought.high ^ sought.high >> 32 ^ sought.low ^ sought.low >> 32;
 	}
+	/* Fibonacci hashing: the high bits of a product with 2^32 divided by the golden ratio. */
+	place = ((key.spi ^ key.dst_fold) + at->dir) * 0x9e3779b1U >> (32 - HINT_BITS);
+	hint = bpf_map_lookup_elem(&sa_hints, &place);
+	if (!hint)
+		return NULL;
+	*slot = *hint;
+	sa = bpf_map_lookup_elem(&sa_states, slot);
+	if (likely(sa && READ_ONCE(sa->used) && is_sought(sa, &sought)))
+		return sa;
 	found = bpf_map_lookup_elem(&sa_slots, &key);
-	if (unlikely(!found))
+	if (!found)
 		return NULL;
 	*slot = *found;
 	sa = bpf_map_lookup_elem(&sa_states, slot);
-	/* IPv4 addresses fold to themselves, so only IPv6 needs the second look. */
-	if (sa && v->family == 6 && (*(__u64 *)&sa->dst[0] != high || *(__u64 *)&sa->dst[8] != low))
+	if (!sa || !is_sought(sa, &sought))
 		return NULL;
+	WRITE_ONCE(*hint, *slot);
 	return sa;
 }
 

@@ -5,9 +5,10 @@
  *
  * A slot is a number below SA_MAX; sa_states and sa_counts hold what is known of the SA in it.
  * Slots travel: user space fills free_slots with all of them before anything is attached, the first
- * packet of an SA takes one. To end an SA, user space deletes its key from sa_slots, waits until
- * no program that still saw the key can be running (an RCU grace period), reads the last figures, zeroes
- * its sa_counts on every CPU and its `used`, and puts the slot back. The kernel clears sa_states.
+ * packet of an SA takes one. To end an SA, user space deletes its key from sa_slots, writes 0 into
+ * its `used` (a hint leads to the slot as long as that is 1), waits until no program that still saw
+ * it can be running (an RCU grace period), reads the last figures, zeroes its sa_counts on every CPU
+ * and puts the slot back. The kernel clears sa_states.
  */
 #ifndef XFRMSCOPE_MAPS_H
 #define XFRMSCOPE_MAPS_H
@@ -22,6 +23,20 @@ struct {
 	__type(key, struct sa_key);
 	__type(value, __u32); /* slot */
 } sa_slots SEC(".maps");
+
+/*
+ * Where an SA probably is: slots by a hash of SPI and destination. A hint may be wrong, since the SA
+ * in the slot says itself whether it is the one; a right one saves the lookup in sa_slots, which costs
+ * more than all the rest of a packet's way together.
+ */
+#define HINT_BITS 16
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << HINT_BITS);
+	__type(key, __u32);
+	__type(value, __u32);
+} sa_hints SEC(".maps");
 
 /* Mapped by the reader, which scans it a hundred times faster than it could iterate over a hash. */
 struct {

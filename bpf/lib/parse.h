@@ -200,10 +200,16 @@ static __always_inline enum chain parse_chain(struct cursor *c, struct view *v, 
 	return CHAIN_DEEP;
 }
 
-static __always_inline bool in_chain(__u8 proto)
+/* Protocol numbers below 64 as a set. */
+#define PROTO_BIT(proto) (1ULL << (proto))
+#define IN_CHAIN                                                                                  \
+	(PROTO_BIT(IPPROTO_HOPOPTS) | PROTO_BIT(IPPROTO_ROUTING) | PROTO_BIT(IPPROTO_FRAGMENT) | \
+	 PROTO_BIT(IPPROTO_AH) | PROTO_BIT(IPPROTO_DSTOPTS))
+#define FOLLOWED (IN_CHAIN | PROTO_BIT(IPPROTO_ESP) | PROTO_BIT(IPPROTO_UDP))
+
+static __always_inline bool proto_in(__u64 set, __u8 proto)
 {
-	return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_FRAGMENT ||
-	       proto == IPPROTO_AH || proto == IPPROTO_DSTOPTS;
+	return proto < 64 && set >> proto & 1;
 }
 
 /* From the first header after IP on. */
@@ -211,11 +217,14 @@ static __always_inline enum why parse_transport(struct cursor *c, struct view *v
 {
 	__u64 unknown = cursor_unknown(c);
 
+	/* Most packets of most devices end here. */
+	if (!proto_in(FOLLOWED, proto))
+		return WHY_NOT_IPSEC;
 	FORGET(c->at, unknown);
 	FORGET(c->limit, unknown);
 	FORGET(v->asides, unknown);
 	c->at &= TRANSPORT_AT_MASK;
-	if (in_chain(proto)) {
+	if (proto_in(IN_CHAIN, proto)) {
 		switch (parse_chain(c, v, &proto)) {
 		case CHAIN_AH_BAD:
 			return WHY_BAD_AH;

@@ -123,6 +123,67 @@ func TestTableFull(t *testing.T) {
 	}
 }
 
+// Hints lead to SAs without the hash. Where two SAs share a hint, and where an SA has been ended, the
+// packets still go where they belong.
+func TestHints(t *testing.T) {
+	const bits = 16
+	place := func(spi uint32) uint32 { return (spi ^ fold4(b4)) * 0x9e3779b1 >> (32 - bits) }
+	first := uint32(1)
+	second := first + 1
+	for place(second) != place(first) {
+		second++
+	}
+	for _, build := range builds(t) {
+		t.Run(build.name, func(t *testing.T) {
+			w := loadWire(t, build.lockfree, 8, only("xdp_ingress"))
+			f := eth4().ESP(0, 0, 16).Frame()
+			for seq := range uint32(20) {
+				w.run("xdp_ingress", f.SPI(first).Seq(seq).Data)
+				w.run("xdp_ingress", f.SPI(second).Seq(seq).Data)
+			}
+			var hint uint32
+			if err := w.Maps["sa_hints"].Lookup(place(first), &hint); err != nil {
+				t.Fatal(err)
+			}
+			if hint != 1 {
+				t.Errorf("the shared hint leads to slot %d, want that of the last packet, 1", hint)
+			}
+			for _, s := range w.sas() {
+				if s.Packets != 20 || s.unique() != 20 || s.Holes != 0 || s.Duplicates != 0 {
+					t.Errorf("SPI %d: %+v", s.Spi, s.figures())
+				}
+			}
+
+			// The second SA is ended: see lib/maps.h. Its hint remains, and must lead nowhere.
+			if err := w.Maps["sa_slots"].Delete(SAKey{Spi: second, DstFold: fold4(b4), Family: 4}); err != nil {
+				t.Fatal(err)
+			}
+			var state SAState
+			if err := w.Maps["sa_states"].Lookup(uint32(1), &state); err != nil {
+				t.Fatal(err)
+			}
+			state.Used = 0
+			if err := w.Maps["sa_states"].Put(uint32(1), state); err != nil {
+				t.Fatal(err)
+			}
+			w.run("xdp_ingress", f.SPI(second).Seq(100).Data)
+			var again SAState
+			if err := w.Maps["sa_states"].Lookup(uint32(2), &again); err != nil {
+				t.Fatal(err)
+			}
+			if again.Spi != second || again.First != SeqBias+100 {
+				t.Errorf("slot 2 holds SPI %d from %d on, want %d from %d", again.Spi, again.First, second, SeqBias+100)
+			}
+			if err := w.Maps["sa_states"].Lookup(uint32(1), &state); err != nil {
+				t.Fatal(err)
+			}
+			if state.Highest != SeqBias+19 {
+				t.Errorf("a packet went to the slot of an SA that was ended: highest %d", state.Highest)
+			}
+		})
+	}
+}
+
 // fold4 is an IPv4 address as the kernel's key has it: the four bytes as they lie in memory.
 func fold4(addr string) uint32 {
 	a := netip.MustParseAddr(addr).As4()

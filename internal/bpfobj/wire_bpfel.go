@@ -209,6 +209,7 @@ const (
 	LockfreeMapFreeSlots       = "free_slots"
 	LockfreeMapLostCounts      = "lost_counts"
 	LockfreeMapSaCounts        = "sa_counts"
+	LockfreeMapSaHints         = "sa_hints"
 	LockfreeMapSaSlots         = "sa_slots"
 	LockfreeMapSaStates        = "sa_states"
 	LockfreeMapWhyCounts       = "why_counts"
@@ -282,6 +283,7 @@ type LockfreeMapSpecs struct {
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
+	SaHints       *ebpf.MapSpec `ebpf:"sa_hints"`
 	SaSlots       *ebpf.MapSpec `ebpf:"sa_slots"`
 	SaStates      *ebpf.MapSpec `ebpf:"sa_states"`
 	WhyCounts     *ebpf.MapSpec `ebpf:"why_counts"`
@@ -323,6 +325,7 @@ type LockfreeMaps struct {
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
+	SaHints       *ebpf.Map `ebpf:"sa_hints"`
 	SaSlots       *ebpf.Map `ebpf:"sa_slots"`
 	SaStates      *ebpf.Map `ebpf:"sa_states"`
 	WhyCounts     *ebpf.Map `ebpf:"why_counts"`
@@ -337,6 +340,7 @@ func (m *LockfreeMaps) Close() error {
 		m.FreeSlots,
 		m.LostCounts,
 		m.SaCounts,
+		m.SaHints,
 		m.SaSlots,
 		m.SaStates,
 		m.WhyCounts,

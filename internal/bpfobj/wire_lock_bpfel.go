@@ -23,6 +23,7 @@ const (
 	LockedMapFreeSlots       = "free_slots"
 	LockedMapLostCounts      = "lost_counts"
 	LockedMapSaCounts        = "sa_counts"
+	LockedMapSaHints         = "sa_hints"
 	LockedMapSaLocks         = "sa_locks"
 	LockedMapSaSlots         = "sa_slots"
 	LockedMapSaStates        = "sa_states"
@@ -97,6 +98,7 @@ type LockedMapSpecs struct {
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
+	SaHints       *ebpf.MapSpec `ebpf:"sa_hints"`
 	SaLocks       *ebpf.MapSpec `ebpf:"sa_locks"`
 	SaSlots       *ebpf.MapSpec `ebpf:"sa_slots"`
 	SaStates      *ebpf.MapSpec `ebpf:"sa_states"`
@@ -139,6 +141,7 @@ type LockedMaps struct {
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
+	SaHints       *ebpf.Map `ebpf:"sa_hints"`
 	SaLocks       *ebpf.Map `ebpf:"sa_locks"`
 	SaSlots       *ebpf.Map `ebpf:"sa_slots"`
 	SaStates      *ebpf.Map `ebpf:"sa_states"`
@@ -154,6 +157,7 @@ func (m *LockedMaps) Close() error {
 		m.FreeSlots,
 		m.LostCounts,
 		m.SaCounts,
+		m.SaHints,
 		m.SaLocks,
 		m.SaSlots,
 		m.SaStates,

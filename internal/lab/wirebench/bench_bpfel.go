@@ -23,6 +23,7 @@ const (
 	lockfreeMapFreeSlots       = "free_slots"
 	lockfreeMapLostCounts      = "lost_counts"
 	lockfreeMapSaCounts        = "sa_counts"
+	lockfreeMapSaHints         = "sa_hints"
 	lockfreeMapSaSlots         = "sa_slots"
 	lockfreeMapSaStates        = "sa_states"
 	lockfreeMapWhyCounts       = "why_counts"
@@ -98,6 +99,7 @@ type lockfreeMapSpecs struct {
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
+	SaHints       *ebpf.MapSpec `ebpf:"sa_hints"`
 	SaSlots       *ebpf.MapSpec `ebpf:"sa_slots"`
 	SaStates      *ebpf.MapSpec `ebpf:"sa_states"`
 	WhyCounts     *ebpf.MapSpec `ebpf:"why_counts"`
@@ -145,6 +147,7 @@ type lockfreeMaps struct {
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
+	SaHints       *ebpf.Map `ebpf:"sa_hints"`
 	SaSlots       *ebpf.Map `ebpf:"sa_slots"`
 	SaStates      *ebpf.Map `ebpf:"sa_states"`
 	WhyCounts     *ebpf.Map `ebpf:"why_counts"`
@@ -159,6 +162,7 @@ func (m *lockfreeMaps) Close() error {
 		m.FreeSlots,
 		m.LostCounts,
 		m.SaCounts,
+		m.SaHints,
 		m.SaSlots,
 		m.SaStates,
 		m.WhyCounts,

@@ -23,6 +23,7 @@ const (
 	lockedMapFreeSlots       = "free_slots"
 	lockedMapLostCounts      = "lost_counts"
 	lockedMapSaCounts        = "sa_counts"
+	lockedMapSaHints         = "sa_hints"
 	lockedMapSaLocks         = "sa_locks"
 	lockedMapSaSlots         = "sa_slots"
 	lockedMapSaStates        = "sa_states"
@@ -99,6 +100,7 @@ type lockedMapSpecs struct {
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
+	SaHints       *ebpf.MapSpec `ebpf:"sa_hints"`
 	SaLocks       *ebpf.MapSpec `ebpf:"sa_locks"`
 	SaSlots       *ebpf.MapSpec `ebpf:"sa_slots"`
 	SaStates      *ebpf.MapSpec `ebpf:"sa_states"`
@@ -147,6 +149,7 @@ type lockedMaps struct {
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
+	SaHints       *ebpf.Map `ebpf:"sa_hints"`
 	SaLocks       *ebpf.Map `ebpf:"sa_locks"`
 	SaSlots       *ebpf.Map `ebpf:"sa_slots"`
 	SaStates      *ebpf.Map `ebpf:"sa_states"`
@@ -162,6 +165,7 @@ func (m *lockedMaps) Close() error {
 		m.FreeSlots,
 		m.LostCounts,
 		m.SaCounts,
+		m.SaHints,
 		m.SaLocks,
 		m.SaSlots,
 		m.SaStates,
