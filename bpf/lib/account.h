@@ -135,7 +135,7 @@ static __always_inline struct sa_state *sa_look(const struct view *v, const stru
 {
 	struct sought sought = { .spi = v->spi, .dir = at->dir, .family = v->family };
 	struct sa_key key = { .spi = v->spi, .dir = at->dir, .family = v->family };
-	__u32 *hint, *found, place;
+	__u32 *hint = NULL, *found, place;
 	struct sa_state *sa;
 
 	if (v->family == 4) {
@@ -154,15 +154,17 @@ static __always_inline struct sa_state *sa_look(const struct view *v, const stru
 		sought.low = *(const __u64 *)&ip->daddr[2];
 		key.dst_fold = sought.high ^ sought.high >> 32 ^ sought.low ^ sought.low >> 32;
 	}
-	/* Fibonacci hashing: the high bits of a product with 2^32 divided by the golden ratio. */
-	place = ((key.spi ^ key.dst_fold) + at->dir) * 0x9e3779b1U >> (32 - HINT_BITS);
-	hint = bpf_map_lookup_elem(&sa_hints, &place);
-	if (!hint)
-		return NULL;
-	*slot = *hint;
-	sa = bpf_map_lookup_elem(&sa_states, slot);
-	if (likely(sa && READ_ONCE(sa->used) && is_sought(sa, &sought)))
-		return sa;
+	if (cfg_hints) {
+		/* Fibonacci hashing: the high bits of a product with 2^32 divided by the golden ratio. */
+		place = ((key.spi ^ key.dst_fold) + at->dir) * 0x9e3779b1U >> (32 - HINT_BITS);
+		hint = bpf_map_lookup_elem(&sa_hints, &place);
+		if (!hint)
+			return NULL;
+		*slot = *hint;
+		sa = bpf_map_lookup_elem(&sa_states, slot);
+		if (likely(sa && READ_ONCE(sa->used) && is_sought(sa, &sought)))
+			return sa;
+	}
 	found = bpf_map_lookup_elem(&sa_slots, &key);
 	if (!found)
 		return NULL;
@@ -170,7 +172,8 @@ static __always_inline struct sa_state *sa_look(const struct view *v, const stru
 	sa = bpf_map_lookup_elem(&sa_states, slot);
 	if (!sa || !is_sought(sa, &sought))
 		return NULL;
-	WRITE_ONCE(*hint, *slot);
+	if (cfg_hints && hint)
+		WRITE_ONCE(*hint, *slot);
 	return sa;
 }
 

@@ -17,6 +17,12 @@ volatile const __u8 cfg_offline = 0;
 /* UDP ports that carry ESP in UDP (RFC 3948), host byte order; 0 is unused. */
 volatile const __u16 cfg_natt_ports[NATT_PORTS] = { 4500 };
 
+/*
+ * 1: find SAs by sa_hints first. Only for a loader whose user space writes 0 into the `used` of an SA
+ * that it takes out of the table; otherwise packets of that SA go on into its old slot.
+ */
+volatile const __u8 cfg_hints = 0;
+
 /* Events of one kind that one CPU may send within a second; the rest is counted as suppressed. */
 volatile const __u32 cfg_events_per_sec = 1000;
 

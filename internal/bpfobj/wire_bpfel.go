@@ -219,6 +219,7 @@ const (
 	LockfreeProgTcIngressL3    = "tc_ingress_l3"
 	LockfreeProgXdpIngress     = "xdp_ingress"
 	LockfreeVarCfgEventsPerSec = "cfg_events_per_sec"
+	LockfreeVarCfgHints        = "cfg_hints"
 	LockfreeVarCfgNattPorts    = "cfg_natt_ports"
 	LockfreeVarCfgOffline      = "cfg_offline"
 )
@@ -294,6 +295,7 @@ type LockfreeMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type LockfreeVariableSpecs struct {
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
+	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 }
@@ -352,6 +354,7 @@ func (m *LockfreeMaps) Close() error {
 // It can be passed to LoadLockfreeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LockfreeVariables struct {
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
+	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 }

@@ -34,6 +34,7 @@ const (
 	LockedProgTcIngressL3    = "tc_ingress_l3"
 	LockedProgXdpIngress     = "xdp_ingress"
 	LockedVarCfgEventsPerSec = "cfg_events_per_sec"
+	LockedVarCfgHints        = "cfg_hints"
 	LockedVarCfgNattPorts    = "cfg_natt_ports"
 	LockedVarCfgOffline      = "cfg_offline"
 )
@@ -110,6 +111,7 @@ type LockedMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type LockedVariableSpecs struct {
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
+	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 }
@@ -170,6 +172,7 @@ func (m *LockedMaps) Close() error {
 // It can be passed to LoadLockedObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LockedVariables struct {
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
+	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 }

@@ -76,6 +76,7 @@ func loadWire(t testing.TB, lockfree bool, n uint32, configure func(*ebpf.Collec
 	if err := SetSAMax(spec, n); err != nil {
 		t.Fatal(err)
 	}
+	set(t, spec, "cfg_hints", uint8(1))
 	if configure != nil {
 		configure(spec)
 	}

@@ -32,6 +32,7 @@ const (
 	lockfreeProgBenchWire      = "bench_wire"
 	lockfreeVarCfgEspAt        = "cfg_esp_at"
 	lockfreeVarCfgEventsPerSec = "cfg_events_per_sec"
+	lockfreeVarCfgHints        = "cfg_hints"
 	lockfreeVarCfgNattPorts    = "cfg_natt_ports"
 	lockfreeVarCfgOffline      = "cfg_offline"
 	lockfreeVarCfgOrder        = "cfg_order"
@@ -111,6 +112,7 @@ type lockfreeMapSpecs struct {
 type lockfreeVariableSpecs struct {
 	CfgEspAt        *ebpf.VariableSpec `ebpf:"cfg_esp_at"`
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
+	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 	CfgOrder        *ebpf.VariableSpec `ebpf:"cfg_order"`
@@ -175,6 +177,7 @@ func (m *lockfreeMaps) Close() error {
 type lockfreeVariables struct {
 	CfgEspAt        *ebpf.Variable `ebpf:"cfg_esp_at"`
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
+	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 	CfgOrder        *ebpf.Variable `ebpf:"cfg_order"`

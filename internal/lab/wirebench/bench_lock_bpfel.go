@@ -33,6 +33,7 @@ const (
 	lockedProgBenchWire      = "bench_wire"
 	lockedVarCfgEspAt        = "cfg_esp_at"
 	lockedVarCfgEventsPerSec = "cfg_events_per_sec"
+	lockedVarCfgHints        = "cfg_hints"
 	lockedVarCfgNattPorts    = "cfg_natt_ports"
 	lockedVarCfgOffline      = "cfg_offline"
 	lockedVarCfgOrder        = "cfg_order"
@@ -113,6 +114,7 @@ type lockedMapSpecs struct {
 type lockedVariableSpecs struct {
 	CfgEspAt        *ebpf.VariableSpec `ebpf:"cfg_esp_at"`
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
+	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 	CfgOrder        *ebpf.VariableSpec `ebpf:"cfg_order"`
@@ -179,6 +181,7 @@ func (m *lockedMaps) Close() error {
 type lockedVariables struct {
 	CfgEspAt        *ebpf.Variable `ebpf:"cfg_esp_at"`
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
+	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 	CfgOrder        *ebpf.Variable `ebpf:"cfg_order"`

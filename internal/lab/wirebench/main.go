@@ -11,6 +11,16 @@ import (
 	"text/tabwriter"
 )
 
+var useHints = flag.Bool("hints", true, "find SAs by hints (cfg_hints), not by the hash alone")
+
+// hints is the value of cfg_hints.
+func hints() uint8 {
+	if *useHints {
+		return 1
+	}
+	return 0
+}
+
 func main() {
 	rounds := flag.Int("rounds", 11, "rounds, of which the median is taken")
 	repeat := flag.Int("repeat", 300000, "packets a round")
@@ -28,6 +38,7 @@ func main() {
 // run measures every row and prints the table; false when a row that must not be missed is.
 func run(rounds, repeat int) (bool, error) {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Printf("cfg_hints %d\n", hints())
 	fmt.Fprintf(w, "XDP, ns per packet\tempty\twire\tabove empty\tmin..max\ttarget\tmust\t\n")
 	met := true
 	for _, build := range builds {

@@ -120,6 +120,9 @@ func load(b build, c benchCase) (*ebpf.Collection, error) {
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
+	if err := spec.Variables["cfg_hints"].Set(hints()); err != nil {
+		return nil, fmt.Errorf("set cfg_hints: %w", err)
+	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
 		return nil, fmt.Errorf("load the programs: %w", err)
