@@ -14,7 +14,7 @@
 struct packet {
 	__be32 src[4];	/* IPv4-mapped where IPv4 */
 	__be32 dst[4];
-	__u64 time_ns;	/* of a capture; 0: ask the clock */
+	__u64 time_ns;	/* of a capture */
 	__u64 seq64;	/* joined and biased */
 	__u64 top;	/* highest number that it was compared with */
 	__u32 spi;
@@ -44,9 +44,10 @@ static __always_inline struct packet *packet_current(void)
 	return bpf_map_lookup_elem(&current_packet, &key);
 }
 
+/* A capture's time is its own, even where that is 0 because the file tells none. */
 static __always_inline __u64 packet_time(const struct packet *p)
 {
-	return p->time_ns ? p->time_ns : bpf_ktime_get_ns();
+	return cfg_offline ? p->time_ns : bpf_ktime_get_ns();
 }
 
 /* Not inlined, so that the compiler describes struct event to the Go side. */

@@ -184,6 +184,7 @@ const (
 	StackVarCfgHasReason               = "cfg_has_reason"
 	StackVarCfgHaveAudit               = "cfg_have_audit"
 	StackVarCfgHaveKfree               = "cfg_have_kfree"
+	StackVarCfgHints                   = "cfg_hints"
 	StackVarCfgMibSlots                = "cfg_mib_slots"
 	StackVarCfgNattPorts               = "cfg_natt_ports"
 	StackVarCfgOffline                 = "cfg_offline"
@@ -273,6 +274,7 @@ type StackVariableSpecs struct {
 	CfgHasReason        *ebpf.VariableSpec `ebpf:"cfg_has_reason"`
 	CfgHaveAudit        *ebpf.VariableSpec `ebpf:"cfg_have_audit"`
 	CfgHaveKfree        *ebpf.VariableSpec `ebpf:"cfg_have_kfree"`
+	CfgHints            *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgMibSlots         *ebpf.VariableSpec `ebpf:"cfg_mib_slots"`
 	CfgNattPorts        *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline          *ebpf.VariableSpec `ebpf:"cfg_offline"`
@@ -334,6 +336,7 @@ type StackVariables struct {
 	CfgHasReason        *ebpf.Variable `ebpf:"cfg_has_reason"`
 	CfgHaveAudit        *ebpf.Variable `ebpf:"cfg_have_audit"`
 	CfgHaveKfree        *ebpf.Variable `ebpf:"cfg_have_kfree"`
+	CfgHints            *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgMibSlots         *ebpf.Variable `ebpf:"cfg_mib_slots"`
 	CfgNattPorts        *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline          *ebpf.Variable `ebpf:"cfg_offline"`

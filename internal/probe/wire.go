@@ -55,6 +55,7 @@ func (w *wireSet) spec(program string) (*ebpf.CollectionSpec, error) {
 		bpfobj.SetSAMax(spec, o.SATableSize),
 		resize(spec, "events", o.RingBytes),
 		set(spec, "cfg_natt_ports", ports),
+		set(spec, "cfg_hints", uint8(1)), // the reader unmarks the slots that it takes away
 		set(spec, "cfg_events_per_sec", o.EventsPerSec),
 	); err != nil {
 		return nil, fmt.Errorf("prepare wire object: %w", err)

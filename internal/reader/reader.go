@@ -166,7 +166,7 @@ func (r *Reader) eachState(now time.Time, fn func(*slotRecord, *State)) error {
 		if err != nil {
 			return err
 		}
-		if s.Used == 0 {
+		if s.Used == 0 && rec.retired.IsZero() {
 			continue // its first packet is being written down this moment
 		}
 		rec.key, rec.valid = s.Key(), true

@@ -5,6 +5,7 @@ package reader
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 
@@ -183,11 +184,20 @@ func Sum[T any](perCPU []T, add func(dst *T, v T)) (total T) {
 	return total
 }
 
-// remove takes an SA out of the table: its next packet opens a new slot.
+// remove takes an SA out of the table: its next packet opens a new slot. Hints lead to a slot as long
+// as it is marked as used, so the mark goes as well, after the key (bpf/lib/maps.h).
 func (t *Table) remove(s Slot) error {
+	if t.mem == nil {
+		return fmt.Errorf("delete SA %s: sa_states is not mapped, and its mark cannot be changed otherwise "+
+			"without losing packets", ledger.SPI(s.Key.Spi))
+	}
 	err := t.maps.SASlots.Delete(s.Key)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("delete SA %s from sa_slots: %w", ledger.SPI(s.Key.Spi), err)
+	}
+	used := int64(s.Index)*int64(StateSize) + int64(unsafe.Offsetof(State{}.Used))
+	if _, err := t.mem.WriteAt([]byte{0}, used); err != nil {
+		return fmt.Errorf("mark slot %d of SA %s as unused: %w", s.Index, ledger.SPI(s.Key.Spi), err)
 	}
 	return nil
 }

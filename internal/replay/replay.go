@@ -118,7 +118,7 @@ func configure(spec *ebpf.CollectionSpec, opts Options) error {
 		ring.MaxEntries = 64 << 10
 	}
 	for name, value := range map[string]any{
-		"cfg_offline": uint8(1), "cfg_events_per_sec": uint32(0), "cfg_natt_ports": ports,
+		"cfg_offline": uint8(1), "cfg_hints": uint8(1), "cfg_events_per_sec": uint32(0), "cfg_natt_ports": ports,
 	} {
 		v, ok := spec.Variables[name]
 		if !ok {
