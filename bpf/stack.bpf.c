@@ -34,9 +34,9 @@
  *    and no CPU given (it reads its own task's namespace); it returns 1 when it has found one. Keep
  *    a file descriptor of the namespace open as long as programs are attached, so that it stays.
  * 4. Attach everything. Nothing is counted on a CPU before it is primed.
- * 5. Prime (without kfree_skb there is nothing to prime, and it does no harm): run shadow_sync with BPF_F_TEST_RUN_ON_CPU on every online CPU. It returns 0 (done) or
- *    SYNC_BUSY (it interrupted kfree_skb on that CPU; run it again) or SYNC_NO_NETNS. A CPU that
- *    comes online later is primed by its first shadow_sync.
+ * 5. Prime (without kfree_skb there is nothing to prime, and it does no harm): run shadow_sync with
+ * BPF_F_TEST_RUN_ON_CPU on every online CPU. It returns 0 (done) or SYNC_BUSY (it interrupted kfree_skb on
+ * that CPU; run it again) or SYNC_NO_NETNS. A CPU that comes online later is primed by its first shadow_sync.
  * 6. With each snapshot run shadow_sync on every online CPU again, then read residue_counts. A unit
  *    becomes residue at the second shadow_sync that finds it unclaimed, so before a final reading
  *    run it twice, some 10 ms apart.
@@ -201,8 +201,8 @@ static __always_inline void identify(struct drop *d, struct sk_buff *skb, __u32 
 	}
 }
 
-static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u64 location,
-				      __u32 classes, __u32 reason)
+static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u64 location, __u32 classes,
+				      __u32 reason)
 {
 	__u32 slot, cause, class, noted = MIB_NONE;
 	struct drop *d = NULL;
@@ -219,8 +219,8 @@ static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u
 	cause = cfg_cause_of_mib[slot < MIB_SLOTS ? slot : 0];
 	class = class_of(cause);
 	if (!d || d->class != class) {
-		d = class == MIB_OUTPUT || class == MIB_OSEQ || class == MIB_LOOKUP ?
-			    &s->notes[DIR_OUT] : &s->notes[DIR_IN];
+		d = class == MIB_OUTPUT || class == MIB_OSEQ || class == MIB_LOOKUP ? &s->notes[DIR_OUT]
+										    : &s->notes[DIR_IN];
 		identify(d, skb, cause, class);
 	} else if (class == MIB_LOST_STATE) {
 		/* The hook cannot tell an unknown SPI from an SA of the other direction. */
@@ -399,8 +399,7 @@ int BPF_PROG(audit_notfound, struct sk_buff *skb, __u16 family, __be32 net_spi, 
 }
 
 SEC("kprobe/xfrm_audit_state_notfound")
-int BPF_KPROBE(audit_notfound_kprobe, struct sk_buff *skb, __u16 family, __be32 net_spi,
-	       __be32 net_seq)
+int BPF_KPROBE(audit_notfound_kprobe, struct sk_buff *skb, __u16 family, __be32 net_spi, __be32 net_seq)
 {
 	return on_notfound(skb, net_spi, net_seq);
 }

@@ -27,7 +27,8 @@ int xdp_ingress(struct xdp_md *ctx)
  * One look at the packet. False, with nothing counted, when a header is out of reach; the last look
  * counts in any case.
  */
-static __always_inline bool tc_look(struct __sk_buff *skb, enum direction dir, bool l3, __u64 asides, bool last)
+static __always_inline bool tc_look(struct __sk_buff *skb, enum direction dir, bool l3, __u64 asides,
+				    bool last)
 {
 	struct scene at = { .dir = dir, .from = FROM_TC, .ctx = skb };
 	struct cursor c = {

@@ -12,7 +12,7 @@
 #include "xdp.h"
 
 enum order {
-	ORDER_STRAIGHT,	/* 1 2 3 4 */
+	ORDER_STRAIGHT, /* 1 2 3 4 */
 	ORDER_SWAPPED,	/* 2 1 4 3: no packet on the straight path */
 	ORDER_SHARED,	/* 1 2 3 4 over all CPUs */
 	ORDER_TWICE,	/* 1 1 2 2 over all CPUs */

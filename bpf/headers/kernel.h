@@ -23,7 +23,7 @@ typedef __u32 __wsum;
 typedef __u16 __sum16;
 typedef _Bool bool;
 
-#define true 1
+#define true  1
 #define false 0
 #ifndef NULL
 #define NULL ((void *)0)
@@ -104,9 +104,9 @@ struct __sk_buff {
 #define EEXIST 17
 
 /* uapi/linux/if_ether.h */
-#define ETH_P_IP 0x0800
-#define ETH_P_IPV6 0x86DD
-#define ETH_P_8021Q 0x8100
+#define ETH_P_IP     0x0800
+#define ETH_P_IPV6   0x86DD
+#define ETH_P_8021Q  0x8100
 #define ETH_P_8021AD 0x88A8
 
 struct ethhdr {
@@ -122,16 +122,16 @@ struct vlan_hdr {
 };
 
 /* uapi/linux/in.h and in6.h */
-#define IPPROTO_HOPOPTS 0
-#define IPPROTO_TCP 6
-#define IPPROTO_UDP 17
-#define IPPROTO_ROUTING 43
+#define IPPROTO_HOPOPTS	 0
+#define IPPROTO_TCP	 6
+#define IPPROTO_UDP	 17
+#define IPPROTO_ROUTING	 43
 #define IPPROTO_FRAGMENT 44
-#define IPPROTO_ESP 50
-#define IPPROTO_AH 51
-#define IPPROTO_DSTOPTS 60
-#define IPPROTO_COMP 108
-#define IPPROTO_MH 135
+#define IPPROTO_ESP	 50
+#define IPPROTO_AH	 51
+#define IPPROTO_DSTOPTS	 60
+#define IPPROTO_COMP	 108
+#define IPPROTO_MH	 135
 
 /* uapi/linux/ip.h; the first byte is read whole, without bit fields. */
 struct iphdr {
@@ -147,7 +147,7 @@ struct iphdr {
 	__be32 daddr;
 };
 
-#define IP_MF 0x2000
+#define IP_MF	  0x2000
 #define IP_OFFSET 0x1FFF
 
 /* uapi/linux/ipv6.h; addresses as words, which is how they are folded and compared. */
@@ -173,7 +173,7 @@ struct frag_hdr {
 	__be32 identification;
 };
 
-#define IP6_MF 0x0001
+#define IP6_MF	   0x0001
 #define IP6_OFFSET 0xFFF8
 
 /* uapi/linux/ip.h: RFC 4302 section 2. hdrlen counts 4 bytes, less two. */

@@ -22,51 +22,51 @@ enum direction {
  * value and its own counter, so the classes add up to the packets seen.
  */
 enum why {
-	WHY_NOT_IP,		/* neither IPv4 nor IPv6 */
-	WHY_NOT_IPSEC,		/* IP, but nothing of ours */
-	WHY_ESP,		/* ESP directly over IP, accounted to an SA */
-	WHY_ESP_UDP,		/* ESP in UDP (RFC 3948), accounted to an SA */
-	WHY_IKE,		/* IKE on port 500, or on 4500 behind the non-ESP marker */
-	WHY_KEEPALIVE,		/* NAT keepalive: one byte 0xff (RFC 3948 section 2.3) */
-	WHY_AH,			/* AH with something other than ESP inside */
-	WHY_FRAG_LATER,		/* fragment with an offset: no transport header to read */
-	WHY_BAD_ETH,		/* shorter than its Ethernet or VLAN header */
-	WHY_VLAN_DEPTH,		/* more than two VLAN tags */
-	WHY_BAD_IPV4,		/* truncated, version, IHL or total length impossible */
-	WHY_BAD_IPV6,		/* truncated, version or payload length impossible */
-	WHY_IPV6_EXT_DEPTH,	/* more extension headers than we follow */
-	WHY_BAD_IPV6_EXT,	/* truncated extension header */
-	WHY_BAD_AH,		/* truncated AH or impossible AH length */
-	WHY_BAD_UDP,		/* truncated UDP header or impossible length, on an IPsec port */
-	WHY_ESP_SHORT,		/* ends before SPI and sequence number: opens no SA */
-	WHY_NATT_SHORT,		/* UDP encapsulation port, payload shorter than a marker and no keepalive */
-	WHY_BAD_IKE,		/* IKE port, but no IKE header: truncated, initiator SPI 0, version */
+	WHY_NOT_IP,	    /* neither IPv4 nor IPv6 */
+	WHY_NOT_IPSEC,	    /* IP, but nothing of ours */
+	WHY_ESP,	    /* ESP directly over IP, accounted to an SA */
+	WHY_ESP_UDP,	    /* ESP in UDP (RFC 3948), accounted to an SA */
+	WHY_IKE,	    /* IKE on port 500, or on 4500 behind the non-ESP marker */
+	WHY_KEEPALIVE,	    /* NAT keepalive: one byte 0xff (RFC 3948 section 2.3) */
+	WHY_AH,		    /* AH with something other than ESP inside */
+	WHY_FRAG_LATER,	    /* fragment with an offset: no transport header to read */
+	WHY_BAD_ETH,	    /* shorter than its Ethernet or VLAN header */
+	WHY_VLAN_DEPTH,	    /* more than two VLAN tags */
+	WHY_BAD_IPV4,	    /* truncated, version, IHL or total length impossible */
+	WHY_BAD_IPV6,	    /* truncated, version or payload length impossible */
+	WHY_IPV6_EXT_DEPTH, /* more extension headers than we follow */
+	WHY_BAD_IPV6_EXT,   /* truncated extension header */
+	WHY_BAD_AH,	    /* truncated AH or impossible AH length */
+	WHY_BAD_UDP,	    /* truncated UDP header or impossible length, on an IPsec port */
+	WHY_ESP_SHORT,	    /* ends before SPI and sequence number: opens no SA */
+	WHY_NATT_SHORT,	    /* UDP encapsulation port, payload shorter than a marker and no keepalive */
+	WHY_BAD_IKE,	    /* IKE port, but no IKE header: truncated, initiator SPI 0, version */
 	WHY_MAX,
 };
 
 /* Facts counted beside the class; a packet can have several. */
 enum aside {
-	ASIDE_FRAG_FIRST,	/* first fragment (offset 0, more to come) */
-	ASIDE_AH,		/* an AH header was passed on the way */
-	ASIDE_VLAN,		/* one tag */
-	ASIDE_VLAN2,		/* two tags */
-	ASIDE_PULLED,		/* TC: headers were not linear and had to be pulled */
+	ASIDE_FRAG_FIRST, /* first fragment (offset 0, more to come) */
+	ASIDE_AH,	  /* an AH header was passed on the way */
+	ASIDE_VLAN,	  /* one tag */
+	ASIDE_VLAN2,	  /* two tags */
+	ASIDE_PULLED,	  /* TC: headers were not linear and had to be pulled */
 	ASIDE_MAX,
 };
 
 /* What the programs themselves could not do. Never silent. */
 enum lost {
-	LOST_SA_TABLE_FULL,	/* packet of a new SA, no free slot: counted in its class, not per SA */
-	LOST_SA_HASH,		/* every probe of the SA hash held another SA */
-	LOST_SA_INSERT,		/* the map refused the insertion */
-	LOST_SLOT,		/* a slot that could not be used or given back */
-	LOST_CONTENTION,	/* an atomic update did not succeed within its tries: the SA's figures blur by one */
-	LOST_RING_FULL,		/* event not delivered: ring buffer full */
-	LOST_SUPPRESSED,	/* event withheld by the rate limit */
-	LOST_PULL,		/* TC: bpf_skb_pull_data failed, packet classed as truncated */
-	LOST_STACK_TABLE_FULL,	/* stack: per-SA cause table full */
-	LOST_UNKNOWN_TABLE_FULL,/* stack: table of unknown SPIs full */
-	LOST_NO_SA,		/* stack: a drop whose SA could not be read */
+	LOST_SA_TABLE_FULL, /* packet of a new SA, no free slot: counted in its class, not per SA */
+	LOST_SA_HASH,	    /* every probe of the SA hash held another SA */
+	LOST_SA_INSERT,	    /* the map refused the insertion */
+	LOST_SLOT,	    /* a slot that could not be used or given back */
+	LOST_CONTENTION, /* an atomic update did not succeed within its tries: the SA's figures blur by one */
+	LOST_RING_FULL,	 /* event not delivered: ring buffer full */
+	LOST_SUPPRESSED, /* event withheld by the rate limit */
+	LOST_PULL,	 /* TC: bpf_skb_pull_data failed, packet classed as truncated */
+	LOST_STACK_TABLE_FULL,	 /* stack: per-SA cause table full */
+	LOST_UNKNOWN_TABLE_FULL, /* stack: table of unknown SPIs full */
+	LOST_NO_SA,		 /* stack: a drop whose SA could not be read */
 	LOST_MAX,
 };
 
@@ -77,59 +77,59 @@ enum lost {
 enum cause {
 	CAUSE_NONE,
 	/* refinements of XfrmInStateSeqError */
-	CAUSE_REPLAY_DUPLICATE,		/* inside the window, number already seen */
-	CAUSE_REPLAY_LATE,		/* below the window */
-	CAUSE_REPLAY_UNSPECIFIED,	/* the audit hook is missing: one of the two */
+	CAUSE_REPLAY_DUPLICATE,	  /* inside the window, number already seen */
+	CAUSE_REPLAY_LATE,	  /* below the window */
+	CAUSE_REPLAY_UNSPECIFIED, /* the audit hook is missing: one of the two */
 	/* refinements of XfrmInStateProtoError */
-	CAUSE_ESN_MIS_EPOCH,		/* below the window under ESN, so checked with the wrong high half */
-	CAUSE_INTEGRITY_FAILED,		/* ICV does not match */
-	CAUSE_PROTO_ERROR,		/* other error of type->input: padding, trailer, ... */
+	CAUSE_ESN_MIS_EPOCH,	/* below the window under ESN, so checked with the wrong high half */
+	CAUSE_INTEGRITY_FAILED, /* ICV does not match */
+	CAUSE_PROTO_ERROR,	/* other error of type->input: padding, trailer, ... */
 	/* inbound, as counted by the kernel */
-	CAUSE_NO_STATE,			/* XfrmInNoStates: no SA with this SPI */
-	CAUSE_STATE_INVALID,		/* XfrmInStateInvalid */
-	CAUSE_STATE_EXPIRED,		/* XfrmInStateExpired */
-	CAUSE_STATE_MISMATCH,		/* XfrmInStateMismatch: encapsulation or selector */
-	CAUSE_STATE_MODE_ERROR,		/* XfrmInStateModeError */
-	CAUSE_STATE_DIR_ERROR,		/* XfrmInStateDirError */
-	CAUSE_ACQUIRE_ERROR,		/* XfrmAcquireError */
-	CAUSE_IN_ERROR,			/* XfrmInError: memory */
-	CAUSE_IN_BUFFER_ERROR,		/* XfrmInBufferError */
-	CAUSE_IN_HDR_ERROR,		/* XfrmInHdrError */
-	CAUSE_IN_IPTFS_ERROR,		/* XfrmInIptfsError */
+	CAUSE_NO_STATE,		/* XfrmInNoStates: no SA with this SPI */
+	CAUSE_STATE_INVALID,	/* XfrmInStateInvalid */
+	CAUSE_STATE_EXPIRED,	/* XfrmInStateExpired */
+	CAUSE_STATE_MISMATCH,	/* XfrmInStateMismatch: encapsulation or selector */
+	CAUSE_STATE_MODE_ERROR, /* XfrmInStateModeError */
+	CAUSE_STATE_DIR_ERROR,	/* XfrmInStateDirError */
+	CAUSE_ACQUIRE_ERROR,	/* XfrmAcquireError */
+	CAUSE_IN_ERROR,		/* XfrmInError: memory */
+	CAUSE_IN_BUFFER_ERROR,	/* XfrmInBufferError */
+	CAUSE_IN_HDR_ERROR,	/* XfrmInHdrError */
+	CAUSE_IN_IPTFS_ERROR,	/* XfrmInIptfsError */
 	/* inbound, after decryption */
-	CAUSE_TMPL_MISMATCH,		/* XfrmInTmplMismatch */
-	CAUSE_NO_POLS,			/* XfrmInNoPols */
-	CAUSE_POL_BLOCK,		/* XfrmInPolBlock */
-	CAUSE_POL_ERROR,		/* XfrmInPolError */
-	CAUSE_FWD_HDR_ERROR,		/* XfrmFwdHdrError */
+	CAUSE_TMPL_MISMATCH, /* XfrmInTmplMismatch */
+	CAUSE_NO_POLS,	     /* XfrmInNoPols */
+	CAUSE_POL_BLOCK,     /* XfrmInPolBlock */
+	CAUSE_POL_ERROR,     /* XfrmInPolError */
+	CAUSE_FWD_HDR_ERROR, /* XfrmFwdHdrError */
 	/* outbound */
-	CAUSE_OUT_ERROR,		/* XfrmOutError */
-	CAUSE_OUT_BUNDLE_GEN_ERROR,	/* XfrmOutBundleGenError */
-	CAUSE_OUT_BUNDLE_CHECK_ERROR,	/* XfrmOutBundleCheckError */
-	CAUSE_OUT_NO_STATES,		/* XfrmOutNoStates */
-	CAUSE_OUT_PROTO_ERROR,		/* XfrmOutStateProtoError */
-	CAUSE_OUT_MODE_ERROR,		/* XfrmOutStateModeError */
-	CAUSE_OUT_SEQ_ERROR,		/* XfrmOutStateSeqError: sequence numbers exhausted */
-	CAUSE_OUT_EXPIRED,		/* XfrmOutStateExpired */
-	CAUSE_OUT_INVALID,		/* XfrmOutStateInvalid */
-	CAUSE_OUT_DIR_ERROR,		/* XfrmOutStateDirError */
-	CAUSE_OUT_POL_BLOCK,		/* XfrmOutPolBlock */
-	CAUSE_OUT_POL_DEAD,		/* XfrmOutPolDead */
-	CAUSE_OUT_POL_ERROR,		/* XfrmOutPolError */
-	CAUSE_OUT_NO_QUEUE_SPACE,	/* XfrmOutNoQueueSpace */
-	CAUSE_OTHER,			/* a counter that this build has no name for */
+	CAUSE_OUT_ERROR,	      /* XfrmOutError */
+	CAUSE_OUT_BUNDLE_GEN_ERROR,   /* XfrmOutBundleGenError */
+	CAUSE_OUT_BUNDLE_CHECK_ERROR, /* XfrmOutBundleCheckError */
+	CAUSE_OUT_NO_STATES,	      /* XfrmOutNoStates */
+	CAUSE_OUT_PROTO_ERROR,	      /* XfrmOutStateProtoError */
+	CAUSE_OUT_MODE_ERROR,	      /* XfrmOutStateModeError */
+	CAUSE_OUT_SEQ_ERROR,	      /* XfrmOutStateSeqError: sequence numbers exhausted */
+	CAUSE_OUT_EXPIRED,	      /* XfrmOutStateExpired */
+	CAUSE_OUT_INVALID,	      /* XfrmOutStateInvalid */
+	CAUSE_OUT_DIR_ERROR,	      /* XfrmOutStateDirError */
+	CAUSE_OUT_POL_BLOCK,	      /* XfrmOutPolBlock */
+	CAUSE_OUT_POL_DEAD,	      /* XfrmOutPolDead */
+	CAUSE_OUT_POL_ERROR,	      /* XfrmOutPolError */
+	CAUSE_OUT_NO_QUEUE_SPACE,     /* XfrmOutNoQueueSpace */
+	CAUSE_OTHER,		      /* a counter that this build has no name for */
 	CAUSE_MAX,
 };
 
 enum event_kind {
-	EVENT_SA_NEW,		/* first packet of an SA on the wire */
-	EVENT_GAP,		/* numbers skipped; value = how many */
-	EVENT_DUPLICATE,	/* number seen before; value = distance below the highest */
-	EVENT_LATE,		/* value = distance below the highest, extent = RFC 4737 reorder extent */
-	EVENT_STALE,		/* outside the window on either side; value = distance, negative = below */
-	EVENT_RESTART,		/* the sequence began anew; seq = first of the new one */
-	EVENT_JUMP,		/* a leap beyond the window was confirmed; value = numbers skipped */
-	EVENT_XFRM_DROP,	/* xfrm dropped a packet: cause, and SA and seq where known */
+	EVENT_SA_NEW,	 /* first packet of an SA on the wire */
+	EVENT_GAP,	 /* numbers skipped; value = how many */
+	EVENT_DUPLICATE, /* number seen before; value = distance below the highest */
+	EVENT_LATE,	 /* value = distance below the highest, extent = RFC 4737 reorder extent */
+	EVENT_STALE,	 /* outside the window on either side; value = distance, negative = below */
+	EVENT_RESTART,	 /* the sequence began anew; seq = first of the new one */
+	EVENT_JUMP,	 /* a leap beyond the window was confirmed; value = numbers skipped */
+	EVENT_XFRM_DROP, /* xfrm dropped a packet: cause, and SA and seq where known */
 	EVENT_MAX,
 };
 
@@ -139,9 +139,9 @@ enum event_kind {
  * block = seq64 / 32. A word of an older block is empty by definition, so the window slides without
  * being cleared, and one atomic operation on one word settles each packet.
  */
-#define SEQ_BLOCKS 256
+#define SEQ_BLOCKS     256
 #define SEQ_BLOCK_BITS 32
-#define SEQ_WINDOW (SEQ_BLOCKS * SEQ_BLOCK_BITS)
+#define SEQ_WINDOW     (SEQ_BLOCKS * SEQ_BLOCK_BITS)
 /* A number further away than this, ahead or behind, is outside: blocks must not alias. */
 #define SEQ_HORIZON (SEQ_WINDOW - SEQ_BLOCK_BITS)
 /* Added to every joined number, so that numbers before the first seen stay positive. */
@@ -155,8 +155,8 @@ enum event_kind {
 #define SEQ_LEAP_MAX (1 << 24)
 /* Consecutive duplicates, starting at number 1, that prove a restart inside the window. */
 #define SEQ_CONFIRM_INSIDE 32
-#define SEQ_GAPS 64
-#define HIST_BUCKETS 16
+#define SEQ_GAPS	   64
+#define HIST_BUCKETS	   16
 
 /* Key of the SA table. dst is folded to 32 bits (IPv4: exactly), probe settles collisions. */
 struct sa_key {
@@ -181,35 +181,35 @@ struct sa_state {
 	__u8 dst[16];
 	__u8 src[16];
 	__u32 spi;
-	__u32 ifindex;	/* where it was first seen */
-	__u16 sport;	/* UDP encapsulation, else 0 */
+	__u32 ifindex; /* where it was first seen */
+	__u16 sport;   /* UDP encapsulation, else 0 */
 	__u16 dport;
-	__u8 family;	/* 4 or 6 */
-	__u8 dir;	/* enum direction */
-	__u8 encap;	/* 0 none, 1 UDP */
-	__u8 used;	/* 1 once the identity is valid */
-	__u64 first;	/* joined and biased: see SEQ_BIAS */
+	__u8 family; /* 4 or 6 */
+	__u8 dir;    /* enum direction */
+	__u8 encap;  /* 0 none, 1 UDP */
+	__u8 used;   /* 1 once the identity is valid */
+	__u64 first; /* joined and biased: see SEQ_BIAS */
 	__u64 highest;
 	/* second cache line and on: written only when something is out of order */
 	__u64 created_ns;
 	__u64 original_first; /* first of the first sequence; `first` moves with restarts */
-	__u64 closed_span; /* numbers spanned by sequences before the last restart */
-	__s64 holes;	/* numbers inside the span never seen */
-	__u64 early;	/* unique numbers below the first one seen */
+	__u64 closed_span;    /* numbers spanned by sequences before the last restart */
+	__s64 holes;	      /* numbers inside the span never seen */
+	__u64 early;	      /* unique numbers below the first one seen */
 	__u64 duplicates;
-	__u64 late;	/* unique, but after a higher number */
-	__u64 stale;	/* outside the window: new or repeated, unknowable */
+	__u64 late;  /* unique, but after a higher number */
+	__u64 stale; /* outside the window: new or repeated, unknowable */
 	__u64 restarts;
 	__u64 jumps;
 	__u64 gap_events;
-	__u64 extent_unknown; /* late packets whose gap was no longer in `gaps`: extent is a lower bound */
+	__u64 extent_unknown;	/* late packets whose gap was no longer in `gaps`: extent is a lower bound */
 	__u64 extent_max;	/* RFC 4737 reorder extent, packets */
-	__u64 displacement_max;	/* highest - seq of a late packet, numbers */
+	__u64 displacement_max; /* highest - seq of a late packet, numbers */
 	__u64 outside_run;	/* [next expected seq : 32 | run length : 32] of packets outside the window */
 	__u64 inside_run;	/* the same for duplicates inside it */
 	__u64 gap_count;	/* gaps ever; the ring below holds the newest SEQ_GAPS */
-	__u64 extent_hist[HIST_BUCKETS];	/* log2: bucket b counts 2^b <= extent < 2^(b+1), last open */
-	__u64 displacement_hist[HIST_BUCKETS];	/* log2 of displacement, same buckets */
+	__u64 extent_hist[HIST_BUCKETS];       /* log2: bucket b counts 2^b <= extent < 2^(b+1), last open */
+	__u64 displacement_hist[HIST_BUCKETS]; /* log2 of displacement, same buckets */
 	/*
 	 * [first missing number : 32 | arrival index of the packet that skipped it : 32]. The arrival
 	 * index counts unique packets alone, as RFC 4737 section 3 wants of copies; 0 is an empty entry.
@@ -229,13 +229,13 @@ struct sa_state {
 /* Per CPU and slot: the straight path writes here and nowhere else but highest and window. */
 struct sa_count {
 	__u64 packets;
-	__u64 bytes;	/* outer IP packet, header included */
+	__u64 bytes; /* outer IP packet, header included */
 };
 
 /* What a capture's packet carries in front of it as XDP metadata. */
 struct offline_meta {
 	__u64 time_ns;	/* when it was captured, any epoch */
-	__u32 wire_len;	/* original frame length, which a snap length may have cut */
+	__u32 wire_len; /* original frame length, which a snap length may have cut */
 	__u32 ifindex;	/* interface of the capture file */
 };
 
@@ -243,16 +243,17 @@ struct offline_meta {
 struct stack_key {
 	__u8 dst[16];
 	__u32 spi;
-	__u8 proto;	/* IPPROTO_ESP, IPPROTO_AH, IPPROTO_COMP */
-	__u8 dir;	/* enum direction: DIR_IN or DIR_OUT */
-	__u8 family;	/* 4 or 6 */
+	__u8 proto;  /* IPPROTO_ESP, IPPROTO_AH, IPPROTO_COMP */
+	__u8 dir;    /* enum direction: DIR_IN or DIR_OUT */
+	__u8 family; /* 4 or 6 */
 	__u8 pad;
 };
 
 struct stack_count {
 	__u64 causes[CAUSE_MAX];
-	__u64 late_max;		/* largest distance below the SA's highest number of a packet dropped as late or mis-epoch */
-	__u64 late_hist[HIST_BUCKETS];	/* log2 of that distance */
+	__u64 late_max; /* largest distance below the SA's highest number of a packet dropped as late or
+			   mis-epoch */
+	__u64 late_hist[HIST_BUCKETS]; /* log2 of that distance */
 	__u32 reqid;
 	__u32 if_id;
 	__u32 replay_window;
@@ -264,7 +265,7 @@ struct event {
 	__u64 seq;	/* joined, biased by SEQ_BIAS on the wire; plain in the stack */
 	__u64 top;	/* highest number before this packet, same form */
 	__s64 value;	/* by kind */
-	__u64 location;	/* EVENT_XFRM_DROP: address that freed the packet */
+	__u64 location; /* EVENT_XFRM_DROP: address that freed the packet */
 	__u8 src[16];
 	__u8 dst[16];
 	__u32 spi;
@@ -273,14 +274,14 @@ struct event {
 	__u32 cpu;
 	__u32 reqid;
 	__u32 replay_window;
-	__u32 mib;	/* EVENT_XFRM_DROP: index of the counter that moved, this kernel's numbering; 0 none */
-	__u32 reason;	/* EVENT_XFRM_DROP: skb drop reason, this kernel's numbering */
+	__u32 mib;    /* EVENT_XFRM_DROP: index of the counter that moved, this kernel's numbering; 0 none */
+	__u32 reason; /* EVENT_XFRM_DROP: skb drop reason, this kernel's numbering */
 	__u16 sport;
 	__u16 dport;
-	__u8 kind;	/* enum event_kind */
-	__u8 cause;	/* enum cause */
-	__u8 dir;	/* enum direction */
-	__u8 family;	/* 4 or 6 */
+	__u8 kind;   /* enum event_kind */
+	__u8 cause;  /* enum cause */
+	__u8 dir;    /* enum direction */
+	__u8 family; /* 4 or 6 */
 };
 
 #endif

@@ -7,7 +7,7 @@
 #include "parse.h"
 #include "sa.h"
 
-#define likely(x) __builtin_expect(!!(x), 1)
+#define likely(x)   __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 enum from {
@@ -20,9 +20,9 @@ enum from {
 struct scene {
 	enum direction dir;
 	enum from from;
-	void *ctx;	/* struct xdp_md or __sk_buff */
-	__u32 ifindex;	/* FROM_CAPTURE */
-	__u64 time_ns;	/* FROM_CAPTURE, else 0 */
+	void *ctx;     /* struct xdp_md or __sk_buff */
+	__u32 ifindex; /* FROM_CAPTURE */
+	__u64 time_ns; /* FROM_CAPTURE, else 0 */
 };
 
 static __always_inline __u32 scene_ifindex(const struct scene *at)
@@ -69,7 +69,8 @@ __noinline int count_asides(__u32 asides, enum direction dir)
 	return 0;
 }
 
-static __always_inline struct packet *packet_fill(const struct view *v, const struct cursor *c, const struct scene *at)
+static __always_inline struct packet *packet_fill(const struct view *v, const struct cursor *c,
+						  const struct scene *at)
 {
 	struct packet *p = packet_current();
 
@@ -115,7 +116,7 @@ struct sought {
 	__u32 spi;
 	__u8 dir;
 	__u8 family;
-	__u64 high;	/* the destination as it lies in memory, IPv4-mapped where IPv4 */
+	__u64 high; /* the destination as it lies in memory, IPv4-mapped where IPv4 */
 	__u64 low;
 };
 
@@ -130,8 +131,8 @@ static __always_inline bool is_sought(const struct sa_state *sa, const struct so
  * The packet's SA, if it is where it is looked for first; NULL otherwise. Addresses are read before
  * the lookups: after them the verifier no longer knows that the packet was long enough.
  */
-static __always_inline struct sa_state *sa_look(const struct view *v, const struct cursor *c, const struct scene *at,
-						__u32 *slot)
+static __always_inline struct sa_state *sa_look(const struct view *v, const struct cursor *c,
+						const struct scene *at, __u32 *slot)
 {
 	struct sought sought = { .spi = v->spi, .dir = at->dir, .family = v->family };
 	struct sa_key key = { .spi = v->spi, .dir = at->dir, .family = v->family };
@@ -243,7 +244,8 @@ static __always_inline void count_packet(enum why why, const struct view *v, con
  * carries what belongs to ESP on the ways that lead to ESP alone: asked later, each exit of the
  * parser would fill in all of the view.
  */
-static __always_inline void observe(enum why why, struct view *v, const struct cursor *c, const struct scene *at)
+static __always_inline void observe(enum why why, struct view *v, const struct cursor *c,
+				    const struct scene *at)
 {
 	__u64 unknown = cursor_unknown(c);
 

@@ -35,8 +35,7 @@ static __always_inline struct xfrm_state *sa_received(struct sk_buff *skb)
 	 * At most XFRM_MAX_DEPTH = 6, so the lowest byte tells all, whether the kernel has an int
 	 * there or, of 7.3, a byte. Both targets are little-endian.
 	 */
-	bpf_probe_read_kernel(&len, sizeof(len),
-			      path + bpf_core_field_offset(struct sec_path, len));
+	bpf_probe_read_kernel(&len, sizeof(len), path + bpf_core_field_offset(struct sec_path, len));
 	if (!len || len > 6)
 		return NULL;
 	bpf_probe_read_kernel(&x, sizeof(x),

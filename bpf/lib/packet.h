@@ -12,13 +12,13 @@
 #include "verifier.h"
 
 struct packet {
-	__be32 src[4];	/* IPv4-mapped where IPv4 */
+	__be32 src[4]; /* IPv4-mapped where IPv4 */
 	__be32 dst[4];
-	__u64 time_ns;	/* of a capture */
-	__u64 seq64;	/* joined and biased */
-	__u64 top;	/* highest number that it was compared with */
+	__u64 time_ns; /* of a capture */
+	__u64 seq64;   /* joined and biased */
+	__u64 top;     /* highest number that it was compared with */
 	__u32 spi;
-	__u32 seq;	/* as in the packet */
+	__u32 seq; /* as in the packet */
 	__u32 ifindex;
 	__u32 slot;
 	__u16 sport;
@@ -26,7 +26,7 @@ struct packet {
 	__u8 family;
 	__u8 dir;
 	__u8 encap;
-	__u8 mark;	/* enum mark */
+	__u8 mark; /* enum mark */
 };
 
 /* One for each CPU: programs run with bottom halves disabled, so none interrupts another. */

@@ -11,21 +11,21 @@
 #include "cursor.h"
 
 #define VLAN_DEPTH 2
-#define EXT_DEPTH 8
-#define IKE_PORT 500
+#define EXT_DEPTH  8
+#define IKE_PORT   500
 /* RFC 7296 section 3.1. */
-#define IKE_HEADER 28
+#define IKE_HEADER     28
 #define IKE_VERSION_AT 17
 #define NON_ESP_MARKER 0
 #define KEEPALIVE_BYTE 0xff
-#define LEN16_MAX 65535
+#define LEN16_MAX      65535
 /*
  * Bounds that hold by themselves, as masks for the verifier: an IP header lies behind at most 22
  * bytes, its end another 60 further, and extension headers are at most EXT_DEPTH times 2,048 bytes.
  */
-#define IP_AT_MASK 0x1f
+#define IP_AT_MASK	  0x1f
 #define TRANSPORT_AT_MASK 0x7f
-#define CHAIN_AT_MASK 0x7fff
+#define CHAIN_AT_MASK	  0x7fff
 
 #define ASIDE_BIT(aside) (1U << (aside))
 
@@ -34,15 +34,15 @@
  * inlined functions; the addresses remain in the packet until somebody needs them.
  */
 struct view {
-	__u64 ip_at;	/* where the outer IP header is, from the first byte */
-	__u64 asides;	/* ASIDE_BIT of each */
+	__u64 ip_at;  /* where the outer IP header is, from the first byte */
+	__u64 asides; /* ASIDE_BIT of each */
 	__u32 spi;
 	__u32 seq;
-	__u32 bytes;	/* outer IP packet */
-	__u16 sport;	/* UDP encapsulation */
+	__u32 bytes; /* outer IP packet */
+	__u16 sport; /* UDP encapsulation */
 	__u16 dport;
-	__u8 family;	/* 4 or 6 */
-	__u8 encap;	/* 1: ESP in UDP */
+	__u8 family; /* 4 or 6 */
+	__u8 encap;  /* 1: ESP in UDP */
 };
 
 static __always_inline enum why parse_esp(struct cursor *c, struct view *v)
@@ -185,7 +185,8 @@ static __always_inline enum chain parse_chain(struct cursor *c, struct view *v, 
 			if (where & IP6_MF)
 				v->asides |= ASIDE_BIT(ASIDE_FRAG_FIRST);
 			*proto = frag->nexthdr;
-		} else if (*proto == IPPROTO_HOPOPTS || *proto == IPPROTO_ROUTING || *proto == IPPROTO_DSTOPTS) {
+		} else if (*proto == IPPROTO_HOPOPTS || *proto == IPPROTO_ROUTING ||
+			   *proto == IPPROTO_DSTOPTS) {
 			struct ipv6_opt_hdr *opt;
 
 			if (i == EXT_DEPTH)
@@ -202,7 +203,7 @@ static __always_inline enum chain parse_chain(struct cursor *c, struct view *v, 
 
 /* Protocol numbers below 64 as a set. */
 #define PROTO_BIT(proto) (1ULL << (proto))
-#define IN_CHAIN                                                                                  \
+#define IN_CHAIN                                                                                 \
 	(PROTO_BIT(IPPROTO_HOPOPTS) | PROTO_BIT(IPPROTO_ROUTING) | PROTO_BIT(IPPROTO_FRAGMENT) | \
 	 PROTO_BIT(IPPROTO_AH) | PROTO_BIT(IPPROTO_DSTOPTS))
 #define FOLLOWED (IN_CHAIN | PROTO_BIT(IPPROTO_ESP) | PROTO_BIT(IPPROTO_UDP))

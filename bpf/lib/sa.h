@@ -13,8 +13,8 @@
 #define SA_OPEN_TRIES 3
 
 /* Answers other than a slot. */
-#define SA_NONE (-1)
-#define SA_RACED (-2)
+#define SA_NONE	  (-1)
+#define SA_RACED  (-2)
 #define SA_OPENED (1LL << 32) /* added to the slot that the packet itself opened */
 
 static __always_inline bool same_address(const void *a, const void *b)

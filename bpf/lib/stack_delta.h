@@ -54,11 +54,12 @@ static const __u8 class_of_cause[CAUSE_SLOTS] = {
 };
 
 #define CLASS(c) (1U << (c))
-#define CLASSES_INPUT (CLASS(MIB_SEQ) | CLASS(MIB_PROTO) | CLASS(MIB_LOST_STATE) | \
-		       CLASS(MIB_INPUT) | CLASS(MIB_INPUT_POLICY))
+#define CLASSES_INPUT                                                                   \
+	(CLASS(MIB_SEQ) | CLASS(MIB_PROTO) | CLASS(MIB_LOST_STATE) | CLASS(MIB_INPUT) | \
+	 CLASS(MIB_INPUT_POLICY))
 #define CLASSES_POLICY (CLASS(MIB_POLICY) | CLASS(MIB_INPUT_POLICY))
 #define CLASSES_OUTPUT (CLASS(MIB_OUTPUT) | CLASS(MIB_OSEQ))
-#define CLASSES_ALL ((1U << MIB_CLASSES) - 1)
+#define CLASSES_ALL    ((1U << MIB_CLASSES) - 1)
 
 /*
  * The classes that go with a place. xfrm_input() checks policies as well, by way of rcv_cb of xfrm
@@ -183,8 +184,7 @@ static __always_inline __u64 counters_base(struct shadow *mine)
 	__u64 percpu = 0;
 
 	bpf_probe_read_kernel(&percpu, sizeof(percpu),
-			      (void *)number_of(&shadows) +
-				      bpf_core_field_offset(struct bpf_array, pptrs));
+			      (void *)number_of(&shadows) + bpf_core_field_offset(struct bpf_array, pptrs));
 	if (!net || !percpu)
 		return 0;
 	return (__u64)BPF_CORE_READ(net, mib.xfrm_statistics) + (number_of(mine) - percpu);

@@ -129,8 +129,8 @@ static __always_inline void judge_replay(struct drop *d, struct xfrm_state *x, _
  * done with a number far ahead of the top; 2^32 lower it would be late by more than the window. The
  * smaller of the two distances is the better explanation.
  */
-static __always_inline void judge_integrity(struct drop *d, struct xfrm_state *x,
-					    struct sk_buff *skb, __u32 otherwise)
+static __always_inline void judge_integrity(struct drop *d, struct xfrm_state *x, struct sk_buff *skb,
+					    __u32 otherwise)
 {
 	__u64 ahead, behind;
 	struct replay r;

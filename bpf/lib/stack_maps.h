@@ -9,18 +9,18 @@
 
 /* Slots for xfrm counters; 7.3 has 32 and slot 0 is not one (LINUX_MIB_XFRMNUM). */
 #define MIB_SLOTS 48
-#define SITES 256	/* a power of two: see site_of() */
+#define SITES	  256 /* a power of two: see site_of() */
 
 /*
  * Where a packet can be dropped on account of xfrm. Each kind of place goes with the counters that
  * are incremented before a packet is freed there.
  */
 enum site_kind {
-	SITE_INPUT,	/* xfrm_input() and what it calls */
-	SITE_DELIVER,	/* policy check of a packet for this host */
-	SITE_FORWARD,	/* policy check and look-up of a packet that is routed */
-	SITE_OUTPUT,	/* xfrm_output() and what it calls */
-	SITE_LOOKUP,	/* other look-ups with a packet at hand: xfrm interfaces, VTI, local output */
+	SITE_INPUT,   /* xfrm_input() and what it calls */
+	SITE_DELIVER, /* policy check of a packet for this host */
+	SITE_FORWARD, /* policy check and look-up of a packet that is routed */
+	SITE_OUTPUT,  /* xfrm_output() and what it calls */
+	SITE_LOOKUP,  /* other look-ups with a packet at hand: xfrm interfaces, VTI, local output */
 	SITE_MAX,
 };
 
@@ -53,25 +53,25 @@ struct net *target_net;
 
 /* Counters by what their increment says about the packet. */
 enum mib_class {
-	MIB_NONE,	/* nothing is known: a counter that this build has no name for */
-	MIB_SEQ,	/* XfrmInStateSeqError: announced by xfrm_audit_state_replay() */
-	MIB_PROTO,	/* XfrmInStateProtoError: xfrm_audit_state_icvfail() */
-	MIB_LOST_STATE,	/* XfrmInNoStates, XfrmInStateDirError: xfrm_audit_state_notfound() */
-	MIB_INPUT,	/* others of xfrm_input() */
+	MIB_NONE,	  /* nothing is known: a counter that this build has no name for */
+	MIB_SEQ,	  /* XfrmInStateSeqError: announced by xfrm_audit_state_replay() */
+	MIB_PROTO,	  /* XfrmInStateProtoError: xfrm_audit_state_icvfail() */
+	MIB_LOST_STATE,	  /* XfrmInNoStates, XfrmInStateDirError: xfrm_audit_state_notfound() */
+	MIB_INPUT,	  /* others of xfrm_input() */
 	MIB_INPUT_POLICY, /* incremented by xfrm_input() and by policy checks alike */
-	MIB_POLICY,	/* by policy checks of received packets */
-	MIB_LOOKUP,	/* by look-ups, which can happen before there is a packet */
-	MIB_OUTPUT,	/* by xfrm_output() */
-	MIB_OSEQ,	/* XfrmOutStateSeqError: xfrm_audit_state_replay_overflow() */
+	MIB_POLICY,	  /* by policy checks of received packets */
+	MIB_LOOKUP,	  /* by look-ups, which can happen before there is a packet */
+	MIB_OUTPUT,	  /* by xfrm_output() */
+	MIB_OSEQ,	  /* XfrmOutStateSeqError: xfrm_audit_state_replay_overflow() */
 	MIB_CLASSES,
 };
 
 /* What is known of one dropped packet. */
 struct drop {
-	__u64 skb;	/* identity only, 0: empty */
+	__u64 skb; /* identity only, 0: empty */
 	__u64 seq;
 	__u64 top;
-	__u64 distance;	/* below top, of a late or mis-epoch packet */
+	__u64 distance; /* below top, of a late or mis-epoch packet */
 	struct stack_key key;
 	__u8 src[16];
 	__u32 reqid;
@@ -79,7 +79,7 @@ struct drop {
 	__u32 replay_window;
 	__u32 ifindex;
 	__u32 cause;
-	__u32 class;	/* enum mib_class */
+	__u32 class; /* enum mib_class */
 	__u16 sport;
 	__u16 dport;
 	__u32 pad;
@@ -90,15 +90,15 @@ struct drop {
  * has claimed it or it has been put down as residue.
  */
 struct shadow {
-	__u64 base;	/* this CPU's copy of the counters */
+	__u64 base; /* this CPU's copy of the counters */
 	__u32 primed;
-	__u32 busy;	/* a program is at work on this record */
-	__u64 masks[16];	/* by enum mib_class: bit = slot */
+	__u32 busy;	 /* a program is at work on this record */
+	__u64 masks[16]; /* by enum mib_class: bit = slot */
 	__u64 counted[MIB_SLOTS];
-	__u64 looked[MIB_SLOTS];	/* value at the last drop looked at */
-	__u64 synced[MIB_SLOTS];	/* value at the last shadow_sync */
-	__u64 now[MIB_SLOTS];	/* scratch */
-	struct drop notes[2];	/* by enum direction: what an audit hook said of a packet about to be freed */
+	__u64 looked[MIB_SLOTS]; /* value at the last drop looked at */
+	__u64 synced[MIB_SLOTS]; /* value at the last shadow_sync */
+	__u64 now[MIB_SLOTS];	 /* scratch */
+	struct drop notes[2]; /* by enum direction: what an audit hook said of a packet about to be freed */
 };
 
 struct {

@@ -17,7 +17,7 @@
 #include "maps.h"
 #include "verifier.h"
 
-#define READ_ONCE(x) (*(const volatile typeof(x) *)&(x))
+#define READ_ONCE(x)	 (*(const volatile typeof(x) *)&(x))
 #define WRITE_ONCE(x, v) (*(volatile typeof(x) *)&(x) = (v))
 
 /* Adds without asking for the old value: one instruction on every kernel, in both builds. */
@@ -29,12 +29,12 @@
 #define WINDOW_TRIES_FEW 8
 
 enum mark {
-	MARK_NEW,	/* the bit was clear, and is set by us */
-	MARK_SEEN,	/* the bit was set */
-	MARK_PAST,	/* the word already belongs to a later block: outside the window */
-	MARK_FAILED,	/* the other CPUs were faster every time */
-	MARK_RAISED,	/* MARK_NEW, and `highest` is our number now */
-	MARK_OUTSIDE,	/* not tried: beyond SEQ_HORIZON */
+	MARK_NEW,     /* the bit was clear, and is set by us */
+	MARK_SEEN,    /* the bit was set */
+	MARK_PAST,    /* the word already belongs to a later block: outside the window */
+	MARK_FAILED,  /* the other CPUs were faster every time */
+	MARK_RAISED,  /* MARK_NEW, and `highest` is our number now */
+	MARK_OUTSIDE, /* not tried: beyond SEQ_HORIZON */
 };
 
 static __always_inline __u64 *window_word(struct sa_state *sa, __u64 seq)

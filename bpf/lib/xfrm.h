@@ -8,9 +8,9 @@
 #ifndef XFRMSCOPE_XFRM_H
 #define XFRMSCOPE_XFRM_H
 
-#define XFRM_STATE_ESN 128	/* include/uapi/linux/xfrm.h */
-#define AF_INET 2
-#define AF_INET6 10
+#define XFRM_STATE_ESN 128 /* include/uapi/linux/xfrm.h */
+#define AF_INET	       2
+#define AF_INET6       10
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

@@ -24,7 +24,6 @@ type stream struct {
 	loss, dup, delay       float64
 	far                    int     // how many packets a delayed one falls back, at most
 	restart, leap, hostile float64 // the sender begins anew, leaps ahead; somebody else sends any number
-	insideRestart          bool
 }
 
 func (s stream) String() string {

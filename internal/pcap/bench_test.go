@@ -56,7 +56,7 @@ func BenchmarkRead(b *testing.B) {
 }
 
 func pcapgoCount(b *testing.B, kind string, file []byte) (n int) {
-	read := func() error { return nil }
+	var read func() error
 	if kind == "pcap" {
 		r, err := pcapgo.NewReader(bytes.NewReader(file))
 		if err != nil {
