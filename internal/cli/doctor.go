@@ -236,13 +236,20 @@ func (d *diagnosis) writeText(w io.Writer) error {
 	if len(d.Hooks) > 0 {
 		b.WriteString("\nHOOKS\n")
 	}
+	told := ""
 	for _, h := range d.Hooks {
 		how := strings.Join(h.Try, ", else ")
 		if how == "" {
 			how = "MISSING"
 		}
 		fmt.Fprintf(&b, "  %-34s  %s\n", h.Name, how)
-		writeDetail(&b, "because", strings.Join(h.Why, "; "))
+		why := strings.Join(h.Why, "; ")
+		if why != "" && why == told {
+			writeDetail(&b, "because", "the same")
+		} else {
+			writeDetail(&b, "because", why)
+		}
+		told = why
 		writeDetail(&b, "costs", h.Costs)
 	}
 	for _, n := range d.Notes {

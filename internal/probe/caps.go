@@ -39,9 +39,9 @@ func Ask(features kernel.Features, symbols *kernel.Symbols) Capabilities {
 		}
 	}
 	if probe != "" && caps.BTF == nil {
-		caps.Fentry = verdict(kernel.Fentry(probe))
+		caps.Fentry = attempted(kernel.Fentry(probe))
 		if caps.Fentry != nil {
-			caps.Kprobe = verdict(kernel.Kprobe(probe))
+			caps.Kprobe = attempted(kernel.Kprobe(probe))
 		}
 	}
 	return caps
@@ -59,6 +59,28 @@ func verdict(a kernel.Answer) error {
 	}
 	return errors.New("not known")
 }
+
+// attempted is the verdict on what was done and not just asked about: where a program that does nothing
+// could not be attached, ours cannot either. Only a shortage may pass.
+func attempted(a kernel.Answer) error {
+	err := verdict(a)
+	switch {
+	case err == nil, refused(err):
+		return err
+	case errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR), errors.Is(err, unix.EBUSY):
+		return err
+	case errors.Is(err, unix.EPERM):
+		return refusal{errForbidden}
+	}
+	return refusal{innermost(err)}
+}
+
+// refusal is a no with its reason, which is all that it says.
+type refusal struct{ why error }
+
+func (r refusal) Error() string        { return r.why.Error() }
+func (r refusal) Unwrap() error        { return r.why }
+func (r refusal) Is(target error) bool { return target == ebpf.ErrNotSupported }
 
 // haveXDPFrags loads a program that says it can take packets in several buffers (5.18).
 func haveXDPFrags() error {

@@ -71,6 +71,9 @@ func Run(ctx context.Context, files []string, opts Options) (*Result, error) {
 	return w.run(ctx, files, opts)
 }
 
+// runsInKernel says what a privilege that was refused is for.
+const runsInKernel = "reading a capture runs the compiled wire program in the kernel: be root, or have CAP_BPF and CAP_NET_ADMIN"
+
 // wire is a loaded wire program, for captures.
 type wire struct {
 	coll *ebpf.Collection
@@ -82,13 +85,12 @@ type wire struct {
 func open(opts Options, ways []way) (*wire, error) {
 	// Without it, kernels before 5.11 charge maps to RLIMIT_MEMLOCK.
 	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("raise the limit of locked memory: %w", err)
+		return nil, fmt.Errorf("raise the limit of locked memory: %w; %s", err, runsInKernel)
 	}
 	coll, err := load(func(spec *ebpf.CollectionSpec) error { return configure(spec, opts) }, ways)
 	if err != nil {
 		if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, errPermission) {
-			err = fmt.Errorf("%w: reading a capture runs the compiled wire program in the kernel, "+
-				"be root or have CAP_BPF and CAP_NET_ADMIN", err)
+			err = fmt.Errorf("%w; %s", err, runsInKernel)
 		}
 		return nil, fmt.Errorf("load the wire program: %w", err)
 	}
