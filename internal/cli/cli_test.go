@@ -7,9 +7,11 @@ import (
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +20,10 @@ import (
 	"github.com/gopacket/gopacket/layers"
 	"github.com/gopacket/gopacket/pcapgo"
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/lab/packet"
+	"xfrmscope/internal/netns"
 )
 
 // The scripts in testdata/script are sessions at a shell: commands, and what they must print.
@@ -45,7 +49,9 @@ func TestScripts(t *testing.T) {
 			}
 			return makeNamespace(env)
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"json": jsonCmd},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"json": jsonCmd, "await": awaitCmd, "esp": espCmd,
+		},
 	})
 }
 
@@ -109,6 +115,51 @@ func writeCaptures(dir string) error {
 		}
 	}
 	return nil
+}
+
+// awaitCmd waits until a file exists: await FILE.
+func awaitCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: await file")
+	}
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("%s does not appear", args[0])
+}
+
+// espCmd sends ESP packets with the given sequence numbers to the device "wan" of $NS: esp SEQ...
+func espCmd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: esp seq...")
+	}
+	ns, err := netns.Open(ts.Getenv("NS"))
+	ts.Check(err)
+	defer ns.Close()
+	frame := packet.Eth().IPv4("192.0.2.1", "192.0.2.2").ESP(0xc0ffee01, 1, 80).Frame()
+	ts.Check(ns.Do(func() error {
+		peer, err := net.InterfaceByName("peer")
+		if err != nil {
+			return err
+		}
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		for _, arg := range args {
+			seq, err := strconv.ParseUint(arg, 0, 32)
+			if err != nil {
+				return err
+			}
+			if err := unix.Sendto(fd, frame.Seq(uint32(seq)).Data, 0, &unix.SockaddrLinklayer{Ifindex: peer.Index}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 }
 
 // jsonCmd checks a field of the JSON object that the last command printed: json PATH VALUE, the path
