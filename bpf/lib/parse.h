@@ -301,6 +301,34 @@ static __always_inline enum why parse_ipv6(struct cursor *c, struct view *v, __u
 	return WHY_NONE_YET;
 }
 
+/*
+ * Whether this is, beyond doubt, a whole untagged IP packet of a protocol that is not followed. It is
+ * what most packets are and what the parser would find as well, only later: its many ways keep many
+ * values alive, and most of them in memory.
+ */
+static __always_inline bool parse_stranger(const struct cursor *c)
+{
+	struct ethhdr *eth = c->data;
+	struct iphdr *ip = (void *)(eth + 1);
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	__u32 bytes;
+
+	if ((void *)(ip6 + 1) > c->end)
+		return false;
+	if (eth->h_proto == bpf_htons(ETH_P_IP)) {
+		bytes = bpf_ntohs(ip->tot_len);
+		return ip->version_ihl == 0x45 && !proto_in(FOLLOWED, ip->protocol) &&
+		       !(ip->frag_off & bpf_htons(IP_MF | IP_OFFSET)) && bytes >= sizeof(*ip) &&
+		       bytes <= c->limit - sizeof(*eth);
+	}
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6)) {
+		bytes = bpf_ntohs(ip6->payload_len);
+		return bpf_ntohl(ip6->version_class_flow) >> 28 == 6 && !proto_in(FOLLOWED, ip6->nexthdr) &&
+		       bytes && bytes <= c->limit - sizeof(*eth) - sizeof(*ip6);
+	}
+	return false;
+}
+
 /* For devices without a link header, where the first nibble is all there is to go by. */
 static __always_inline enum why parse_l3(struct cursor *c, struct view *v)
 {

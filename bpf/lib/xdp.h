@@ -31,6 +31,10 @@ static __always_inline int xdp_observe(struct xdp_md *ctx)
 				c.limit = meta->wire_len;
 		}
 	}
+	if (likely(parse_stranger(&c))) {
+		count_class(WHY_NOT_IPSEC, at.dir);
+		return XDP_PASS;
+	}
 	v.asides = 0;
 	why = parse_eth(&c, &v, 0);
 	observe(why, &v, &c, &at);

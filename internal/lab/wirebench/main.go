@@ -22,7 +22,7 @@ func hints() uint8 {
 }
 
 func main() {
-	rounds := flag.Int("rounds", 11, "rounds, of which the median is taken")
+	rounds := flag.Int("rounds", 31, "rounds, of which the median is taken")
 	repeat := flag.Int("repeat", 300000, "packets a round")
 	flag.Parse()
 	ok, err := run(*rounds, *repeat)
