@@ -30,7 +30,7 @@ test: build test-unit check-generated ## Everything: unit, BPF natively, real tu
 	$(MAKE) smoke-vm KERNEL=6.12
 
 test-unit: deps-test lint-fast ## Unit tests and BPF programs natively through BPF_PROG_TEST_RUN
-	$(GO) test ./...
+	$(GO) test -count=1 ./...
 
 test-vm: deps-vm build ## Boot a Debian kernel (KERNEL=5.10|6.1|6.12|6.18|7) and run every lab scenario in it
 	scripts/vm/test $(KERNEL)
