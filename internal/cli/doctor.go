@@ -174,7 +174,7 @@ func features(k *probe.Kernel) []feature {
 		answered("lock-free counting (5.12)", f.Atomics, "SAs are counted under a lock, which costs more when CPUs share one"),
 		answered("tcx (6.6)", f.TCX, "TC is attached as clsact filters"),
 		answered("programs run on a chosen CPU (5.10)", f.RunOnCPU, "the first drop on each CPU after the start may lack its cause"),
-		answered("captures with time stamps (5.15)", f.XDPMetadata, "'read' does not work on this machine"),
+		answered("captures with time stamps (5.15)", f.XDPMetadata, "where the kernel also refuses its driver program, 'read' does not work"),
 	}
 	for _, x := range []struct {
 		name, costs string

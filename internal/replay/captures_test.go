@@ -137,7 +137,7 @@ func sorted(r *Result) (out []string) {
 // runFiles runs captures, through the driver or packet by packet.
 func runFiles(t testing.TB, single bool, opts Options, files ...string) *Result {
 	t.Helper()
-	w, err := open(opts, []way{{lockfree: true, driver: !single}})
+	w, err := open(opts, []way{{lockfree: true, driver: !single}, {driver: !single}})
 	if err != nil {
 		t.Fatal(err)
 	}
