@@ -57,6 +57,7 @@
 
 #include <bpf/bpf_tracing.h>
 
+#include "netns.h"
 #include "stack_maps.h"
 #include "compat.h"
 #include "stack_delta.h"
@@ -64,16 +65,6 @@
 #include "stack_count.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-/* Only the running task's own namespace is read: the program must run in the loader's thread. */
-SEC("raw_tp")
-int pick_netns(void *ctx)
-{
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-
-	target_net = BPF_CORE_READ(task, nsproxy, net_ns);
-	return target_net != NULL;
-}
 
 enum sync {
 	SYNC_DONE,

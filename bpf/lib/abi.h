@@ -130,6 +130,12 @@ enum event_kind {
 	EVENT_RESTART,	 /* the sequence began anew; seq = first of the new one */
 	EVENT_JUMP,	 /* a leap beyond the window was confirmed; value = numbers skipped */
 	EVENT_XFRM_DROP, /* xfrm dropped a packet: cause, and SA and seq where known */
+	/*
+	 * An IKE header (RFC 7296 section 3.1, RFC 2408 section 3.1): seq = initiator's SPI or cookie,
+	 * top = responder's, value = message ID, extent = version << 24 | exchange type << 16 |
+	 * flags << 8 | first payload, replay_window = the message's length by its own account.
+	 */
+	EVENT_IKE,
 	EVENT_MAX,
 };
 

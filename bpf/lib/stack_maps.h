@@ -48,8 +48,6 @@ const volatile __u32 cfg_have_audit = 1;
 const volatile __u32 cfg_mib_slots = 0;
 /* enum cause by LINUX_MIB_XFRM* number; CAUSE_OTHER for one without a name here. */
 const volatile __u32 cfg_cause_of_mib[MIB_SLOTS];
-/* The network namespace to observe, found by pick_netns. */
-struct net *target_net;
 
 /* Counters by what their increment says about the packet. */
 enum mib_class {

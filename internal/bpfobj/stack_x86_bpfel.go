@@ -74,7 +74,8 @@ const (
 	StackEventKindEVENT_RESTART   StackEventKind = 5
 	StackEventKindEVENT_JUMP      StackEventKind = 6
 	StackEventKindEVENT_XFRM_DROP StackEventKind = 7
-	StackEventKindEVENT_MAX       StackEventKind = 8
+	StackEventKindEVENT_IKE       StackEventKind = 8
+	StackEventKindEVENT_MAX       StackEventKind = 9
 )
 
 type StackLost uint32

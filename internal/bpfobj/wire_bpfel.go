@@ -71,7 +71,8 @@ const (
 	LockfreeEventKindEVENT_RESTART   LockfreeEventKind = 5
 	LockfreeEventKindEVENT_JUMP      LockfreeEventKind = 6
 	LockfreeEventKindEVENT_XFRM_DROP LockfreeEventKind = 7
-	LockfreeEventKindEVENT_MAX       LockfreeEventKind = 8
+	LockfreeEventKindEVENT_IKE       LockfreeEventKind = 8
+	LockfreeEventKindEVENT_MAX       LockfreeEventKind = 9
 )
 
 type LockfreeLost uint32

@@ -97,7 +97,11 @@ func (s *Set) open(k *Kernel, opts Options) error {
 		}
 	}
 	if len(s.plan.Stack) > 0 {
-		s.attachStack(facts{k.Tables, k.Symbols}, k.TablesErr)
+		f := facts{k.Tables, k.Symbols}
+		s.attachStack(f, k.TablesErr)
+		for _, o := range objects {
+			s.attachObject(o, f, k.TablesErr)
+		}
 	}
 	if opts.RunTimeStats {
 		stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)

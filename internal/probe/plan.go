@@ -129,7 +129,10 @@ type Plan struct {
 	Wire     []Hook
 	Stack    []Hook
 	Notes    []string
+	Objects  []Hook  // of all other objects, in their order
 	Options  Options // with its defaults filled in
+
+	caps Capabilities
 }
 
 // Make plans. It asks the system nothing.
@@ -138,7 +141,7 @@ func Make(caps Capabilities, devices []Device, opts Options) (Plan, error) {
 	if err != nil {
 		return Plan{}, err
 	}
-	p := Plan{Options: opts, LockFree: !refused(caps.Atomics), XDPFrags: caps.XDPFrags == nil}
+	p := Plan{Options: opts, LockFree: !refused(caps.Atomics), XDPFrags: caps.XDPFrags == nil, caps: caps}
 	if !p.LockFree {
 		p.Notes = append(p.Notes, "this kernel has no atomic exchange for BPF (5.12): SAs are counted under a lock, which costs more when several CPUs share one SA")
 	}
@@ -154,6 +157,9 @@ func Make(caps Capabilities, devices []Device, opts Options) (Plan, error) {
 	}
 	if !opts.WireOnly {
 		p.Stack = stackHooks(caps)
+		for _, o := range objects {
+			p.Objects = append(p.Objects, o.hooks(caps)...)
+		}
 	}
 	return p, nil
 }

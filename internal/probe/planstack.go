@@ -42,13 +42,13 @@ func stackHooks(caps Capabilities) []Hook {
 	}
 	hooks := []Hook{kfree}
 	for _, place := range audits {
-		hooks = append(hooks, auditHook(caps, place))
+		hooks = append(hooks, functionHook(caps, place))
 	}
 	return hooks
 }
 
-// auditHook prefers fentry, which costs a third of a kprobe and reads its arguments directly.
-func auditHook(caps Capabilities, place stackPlace) Hook {
+// functionHook prefers fentry, which costs a third of a kprobe and reads its arguments directly.
+func functionHook(caps Capabilities, place stackPlace) Hook {
 	h := Hook{Name: place.function, Costs: place.costs}
 	if why, gone := caps.Missing[place.function]; gone {
 		h.Why = append(h.Why, why)

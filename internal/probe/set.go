@@ -28,6 +28,8 @@ type Set struct {
 	wire  *wireSet  // nil: not observed
 	stack *stackSet // nil: not observed
 
+	objects []loadedObject
+
 	mu       sync.Mutex
 	links    []attached // in the order of attaching
 	detached bool
@@ -99,6 +101,11 @@ func (s *Set) Source() (reader.Source, error) {
 	if s.stack != nil {
 		s.stack.source(&src)
 	}
+	for _, o := range s.objects {
+		if err := o.source(&src); err != nil {
+			return src, err
+		}
+	}
 	return src, nil
 }
 
@@ -130,6 +137,9 @@ func (s *Set) Close() error {
 		return err
 	}
 	s.closed = true
+	for _, o := range s.objects {
+		o.coll.Close()
+	}
 	if s.stack != nil {
 		s.stack.coll.Close()
 	}

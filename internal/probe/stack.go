@@ -214,16 +214,8 @@ func newStackSet(coll *ebpf.Collection, f facts) (*stackSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("count CPUs: %w", err)
 	}
-	pick := coll.Programs["pick_netns"]
-	if pick == nil {
-		return nil, errors.New("the kernel refuses pick_netns, without which no namespace can be told from another")
-	}
-	found, err := pick.Run(&ebpf.RunOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("find the network namespace in the kernel: %w", err)
-	}
-	if found != 1 {
-		return nil, errors.New("find the network namespace in the kernel: the thread has none")
+	if err := pickNetns(coll); err != nil {
+		return nil, err
 	}
 	return &stackSet{coll: coll, counters: f.counters(), cpus: cpus}, nil
 }

@@ -25,7 +25,12 @@ type Source struct {
 	Programs map[string]*ebpf.Program
 	// Sync brings the stack programs' view of the kernel's counters up to date; nil without them.
 	Sync func() error
+	// Parts fill in what other objects and sources know, after wire and stack were read.
+	Parts []Part
 }
+
+// Part fills in one source's share of a snapshot, in absolutes.
+type Part func(context.Context, *ledger.Snapshot) error
 
 // Options of a Reader. Zero values mean the defaults below.
 type Options struct {
@@ -208,13 +213,16 @@ func (r *Reader) Snapshot(ctx context.Context, dump func(context.Context) (Dump,
 		sad = d.SAD
 	}
 	snap.At = r.opts.Now()
-	return snap, errors.Join(
-		// Drops and decapsulated packets both lie between the two readings of the wire.
-		r.readStack(ctx, &snap),
+	// Drops and decapsulated packets both lie between the two readings of the wire.
+	errs := []error{r.readStack(ctx, &snap)}
+	for _, part := range r.src.Parts {
+		errs = append(errs, part(ctx, &snap))
+	}
+	return snap, errors.Join(append(errs,
 		r.readWire(&snap),
 		r.reclaim(snap.At, sad, false),
 		r.readSelf(&snap),
-	)
+	)...)
 }
 
 // readWire fills in the wire's side of a snapshot.

@@ -3,7 +3,6 @@
 package verdict_test
 
 import (
-	"bufio"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,30 +18,35 @@ import (
 // stands under each.
 func sections(t *testing.T) map[string]int {
 	t.Helper()
-	f, err := os.Open(filepath.Join("..", "..", "docs", "verdicts.md"))
-	if err != nil {
-		t.Fatal(err)
+	files, err := filepath.Glob(filepath.Join("..", "..", "docs", "verdicts", "*.md"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no catalogue in docs/verdicts: %v", err)
 	}
-	defer f.Close()
-	heading := regexp.MustCompile(`^## ([a-z]+(?:-[a-z]+)+)$`)
+	heading := regexp.MustCompile(`^## ([a-z]+(?:-[a-z0-9]+)+)$`)
 	out := map[string]int{}
-	current := ""
-	s := bufio.NewScanner(f)
-	for s.Scan() {
-		if m := heading.FindStringSubmatch(s.Text()); m != nil {
-			current = m[1]
-			out[current] = 0
-			continue
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if strings.HasPrefix(s.Text(), "## ") {
-			current = ""
+		current := ""
+		for line := range strings.Lines(string(text)) {
+			line = strings.TrimSuffix(line, "\n")
+			if m := heading.FindStringSubmatch(line); m != nil {
+				current = m[1]
+				if _, twice := out[current]; twice {
+					t.Errorf("%s is described twice", current)
+				}
+				out[current] = 0
+				continue
+			}
+			if strings.HasPrefix(line, "## ") {
+				current = ""
+			}
+			if current != "" {
+				out[current] += len(line)
+			}
 		}
-		if current != "" {
-			out[current] += len(s.Text())
-		}
-	}
-	if err := s.Err(); err != nil {
-		t.Fatal(err)
 	}
 	return out
 }
@@ -53,7 +57,7 @@ func TestCatalogue(t *testing.T) {
 	for _, k := range verdict.Catalogue() {
 		text, ok := documented[string(k.ID)]
 		if !ok {
-			t.Errorf("%s has no section in docs/verdicts.md", k.ID)
+			t.Errorf("%s has no section in docs/verdicts", k.ID)
 		}
 		if text < 200 {
 			t.Errorf("the section of %s says next to nothing", k.ID)
@@ -64,7 +68,7 @@ func TestCatalogue(t *testing.T) {
 		delete(documented, string(k.ID))
 	}
 	for id := range documented {
-		t.Errorf("docs/verdicts.md describes %s, which does not exist", id)
+		t.Errorf("docs/verdicts describes %s, which does not exist", id)
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"xfrmscope/internal/ledger"
 )
 
-// Confidence follows a written rule (docs/verdicts.md repeats it): a base by the kind of proof, times
+// Confidence follows a written rule (docs/verdicts/README.md repeats it): a base by the kind of proof, times
 // 0.8 for each doubt that applies.
 const (
 	corroborated = 0.99 // two independent sources agree to the packet

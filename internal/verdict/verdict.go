@@ -78,6 +78,13 @@ type Kind struct {
 
 // Catalogue lists every kind of finding, in the order in which equals are ranked.
 func Catalogue() []Kind {
+	return slices.Concat(
+		saKinds(),
+	)
+}
+
+// saKinds are about an SA's own packets: their numbers, their integrity, its life.
+func saKinds() []Kind {
 	return []Kind{
 		{SAExpired, "An SA reached its hard limit under traffic", saExpired},
 		{SPIUnknown, "Packets for an SPI that has no SA", spiUnknown},

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"xfrmscope/internal/reader"
+)
+
+// object is a compiled file of programs in the stack that stands beside wire and stack: it shares
+// their ring and their account of losses, and its failing sinks nothing else.
+type object struct {
+	name  string
+	load  func() (*ebpf.CollectionSpec, error)
+	raw   []stackPlace // raw tracepoints, no twin; function is the hook's name
+	funcs []stackPlace // fentry programs, each with a kprobe twin
+
+	// configure writes the object's constants; nil: it has none.
+	configure func(*ebpf.CollectionSpec, facts, Options) error
+	// part makes what fills in the object's share of a snapshot.
+	part func(*ebpf.Collection, facts) (reader.Part, error)
+}
+
+// objects lists them all, in the order in which they are attached.
+var objects = []object{}
+
+// hooks plans an object's hooks.
+func (o object) hooks(caps Capabilities) []Hook {
+	var out []Hook
+	for _, place := range o.raw {
+		h := Hook{Name: place.function, Costs: place.costs, Try: []Candidate{{Program: place.program, Way: WayRawTP}}}
+		if refused(caps.BTF) {
+			h.Try, h.Why = nil, []string{fmt.Sprintf("no BTF: %v", caps.BTF)}
+		}
+		out = append(out, h)
+	}
+	for _, place := range o.funcs {
+		out = append(out, functionHook(caps, place))
+	}
+	return out
+}
+
+// attachObject loads one object and attaches what it can. That none of it works here is not an error:
+// the hooks say why.
+func (s *Set) attachObject(o object, f facts, factsErr error) {
+	hooks := o.hooks(s.plan.caps)
+	if factsErr != nil {
+		s.skipStack(hooks, factsErr)
+		return
+	}
+	coll, results, err := s.tryObject(o, f, hooks)
+	if err != nil {
+		s.skipStack(hooks, err)
+		return
+	}
+	held := false
+	for _, r := range results {
+		s.add(r.hook, r.link, r.with, r.why)
+		held = held || r.link != nil
+	}
+	if !held {
+		coll.Close()
+		return
+	}
+	s.objects = append(s.objects, loadedObject{o, f, coll})
+}
+
+func (s *Set) tryObject(o object, f facts, hooks []Hook) (*ebpf.Collection, []tried, error) {
+	spec, err := o.load()
+	if err != nil {
+		return nil, nil, fmt.Errorf("load %s object: %w", o.name, err)
+	}
+	wanted := []string{"pick_netns"}
+	for _, h := range hooks {
+		for _, c := range h.Try {
+			wanted = append(wanted, c.Program)
+		}
+	}
+	if len(wanted) == 1 {
+		return nil, nil, errors.New("no candidate is left")
+	}
+	keepOnly(spec, wanted)
+	if o.configure != nil {
+		if err := o.configure(spec, f, s.plan.Options); err != nil {
+			return nil, nil, err
+		}
+	}
+	if spec.Maps["events"] != nil {
+		if err := resize(spec, "events", s.plan.Options.RingBytes); err != nil {
+			return nil, nil, err
+		}
+	}
+	opts := ebpf.CollectionOptions{}
+	switch {
+	case s.wire != nil:
+		opts.MapReplacements = shared(spec, s.wire.maps)
+	case s.stack != nil:
+		opts.MapReplacements = shared(spec, s.stack.coll)
+	}
+	specs := maps.Clone(spec.Programs)
+	coll, dropped, err := loadDropping(spec, opts)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load %s programs: %w", o.name, err)
+	}
+	if err := pickNetns(coll); err != nil {
+		coll.Close()
+		return nil, nil, err
+	}
+	var results []tried
+	for _, h := range hooks {
+		l, c, why := attachHook(h, specs, coll.Programs, dropped)
+		results = append(results, tried{hook: h, with: c, why: why, link: l})
+	}
+	return coll, results, nil
+}
+
+// pickNetns tells the programs which network namespace to observe: the calling thread's.
+func pickNetns(coll *ebpf.Collection) error {
+	pick := coll.Programs["pick_netns"]
+	if pick == nil {
+		return errors.New("the kernel refuses pick_netns, without which no namespace can be told from another")
+	}
+	found, err := pick.Run(&ebpf.RunOptions{})
+	if err != nil {
+		return fmt.Errorf("find the network namespace in the kernel: %w", err)
+	}
+	if found != 1 {
+		return errors.New("find the network namespace in the kernel: the thread has none")
+	}
+	return nil
+}
+
+// loadedObject is an object of which at least one hook holds.
+type loadedObject struct {
+	object
+	facts facts
+	coll  *ebpf.Collection
+}
+
+func (o loadedObject) source(src *reader.Source) error {
+	part, err := o.part(o.coll, o.facts)
+	if err != nil {
+		return fmt.Errorf("read the %s programs: %w", o.name, err)
+	}
+	src.Parts = append(src.Parts, part)
+	if src.Events == nil {
+		src.Events, src.Lost = o.coll.Maps["events"], o.coll.Maps["lost_counts"]
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.coll.Programs)) {
+		src.Programs[o.name+"/"+name] = o.coll.Programs[name]
+	}
+	return nil
+}
