@@ -36,6 +36,8 @@ type Options struct {
 	Windows      []uint32 // replay windows of the first pairs, where they differ from ReplayWindow
 	HardPackets  uint64   // packet limit of the SAs at the receiving end, 0 none
 	LastSeq      uint32   // number that each sender last used; the next packet has the one after it
+	Hosts        bool     // a host behind each gateway, Name-ha and Name-hb, that has the inner addresses
+	Router       bool     // the path is a router with the kernel's own stack, not a wire for an injector
 }
 
 // normalize fills in what was left out and refuses what the kernel would refuse with less to say.
@@ -65,6 +67,8 @@ func (o Options) check() error {
 		return fmt.Errorf("%d SA pairs: want 1 to 200", o.Pairs)
 	case o.Mode == TransportMode && o.Pairs > 1:
 		return errors.New("transport mode has one address pair, so one SA pair")
+	case o.Hosts && o.Mode != TunnelMode:
+		return errors.New("hosts behind the gateways need tunnel mode")
 	case o.NoReplay && o.ReplayWindow != 0:
 		return errors.New("a replay window and none at once")
 	case o.NoReplay && o.ESN:

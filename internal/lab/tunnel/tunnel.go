@@ -26,9 +26,13 @@ const (
 	PathB = "to-b"
 )
 
+// LAN is the name of the link between a gateway and the host behind it, on both.
+const LAN = "lan"
+
 // Gateway is one end of the tunnel.
 type Gateway struct {
 	*Namespace
+	Host    *Namespace // behind it; nil without Options.Hosts
 	Outer   netip.Addr
 	Inner   []netip.Addr // one for each SA pair
 	MAC     net.HardwareAddr
@@ -48,6 +52,14 @@ type SA struct {
 	Dst   netip.Addr
 
 	ReplayWindow uint32
+}
+
+// Inside is where the inner addresses are: the host behind the gateway, or the gateway itself.
+func (g *Gateway) Inside() *Namespace {
+	if g.Host != nil {
+		return g.Host
+	}
+	return g.Namespace
 }
 
 // Tunnel is two gateways and the path between them.
@@ -82,7 +94,7 @@ func Build(o Options) (t *Tunnel, err error) {
 	if err := t.addNamespaces(prefix); err != nil {
 		return t, err
 	}
-	for _, step := range []func() error{t.addLinks, t.addAddresses, t.addEncapSockets, t.addSAs} {
+	for _, step := range []func() error{t.addLinks, t.addHosts, t.addAddresses, t.addRouter, t.addEncapSockets, t.addSAs} {
 		if err := step(); err != nil {
 			return t, err
 		}
@@ -100,6 +112,9 @@ func (t *Tunnel) Close() error {
 		if g.encapSocket >= 0 {
 			errs = append(errs, unix.Close(g.encapSocket))
 			g.encapSocket = -1
+		}
+		if g.Host != nil {
+			errs = append(errs, g.Host.Close())
 		}
 		errs = append(errs, g.Namespace.Close())
 	}
@@ -131,11 +146,12 @@ func (t *Tunnel) addNamespaces(prefix string) error {
 // addLinks joins each gateway to the path by a veth pair. The path's own IPv6 is off, so that
 // nothing but what is forwarded comes out of it.
 func (t *Tunnel) addLinks() error {
-	if err := t.Path.Sysctl("ipv6/conf/all/disable_ipv6", "1"); err != nil {
-		return err
-	}
-	if err := t.Path.Sysctl("ipv6/conf/default/disable_ipv6", "1"); err != nil {
-		return err
+	if !t.Options.Router {
+		for _, which := range []string{"all", "default"} {
+			if err := t.Path.Sysctl("ipv6/conf/"+which+"/disable_ipv6", "1"); err != nil {
+				return err
+			}
+		}
 	}
 	for name, g := range map[string]*Gateway{PathA: t.A, PathB: t.B} {
 		// Router solicitations would only be noise on the path.
@@ -177,44 +193,73 @@ func (g *Gateway) findLink() error {
 	return nil
 }
 
-// addAddresses gives the gateways their outer addresses, the inner ones on the loopback, and
-// permanent neighbour entries: address resolution would cost the first packet its exactness.
+// addAddresses gives the gateways their outer addresses, the inner ones on the loopback or to the
+// hosts, and permanent neighbour entries: address resolution would cost the first packet its exactness.
 func (t *Tunnel) addAddresses() error {
-	t.A.Outer, t.B.Outer = outerAddr(t.Options.Family, 1), outerAddr(t.Options.Family, 2)
+	t.A.Outer, t.B.Outer = t.outerAddr(1), t.outerAddr(2)
 	bits, host, flags := 24, 32, ""
 	if t.Options.Family == 6 {
 		bits, host, flags = 64, 128, " nodad"
 	}
 	for i, g := range []*Gateway{t.A, t.B} {
 		peer := []*Gateway{t.B, t.A}[i]
-		lines := []string{
-			fmt.Sprintf("addr add %s/%d dev %s%s", g.Outer, bits, WAN, flags),
-			fmt.Sprintf("neigh replace %s lladdr %s nud permanent dev %s", peer.Outer, peer.MAC, WAN),
+		via := peer.Outer
+		lines := []string{fmt.Sprintf("addr add %s/%d dev %s%s", g.Outer, bits, WAN, flags)}
+		if t.Options.Router {
+			via = t.routerAddr(i + 1)
+			lines = append(lines, fmt.Sprintf("route add default via %s dev %s", via, WAN))
+		} else {
+			lines = append(lines, fmt.Sprintf("neigh replace %s lladdr %s nud permanent dev %s", via, peer.MAC, WAN))
 		}
 		for pair := range t.Options.Pairs {
 			own, other := innerAddr(t.Options.Family, i+1, pair), innerAddr(t.Options.Family, 2-i, pair)
-			if t.Options.Mode == TransportMode {
+			switch {
+			case t.Options.Mode == TransportMode:
 				own = g.Outer
-			} else {
+			case t.Options.Hosts:
+				if err := g.Host.IP(fmt.Sprintf("addr add %s/%d dev %s%s", own, host, LAN, flags)); err != nil {
+					return err
+				}
+				lines = append(lines,
+					fmt.Sprintf("route add %s/%d dev %s", own, host, LAN),
+					fmt.Sprintf("route add %s/%d via %s dev %s", other, host, via, WAN))
+			default:
 				lines = append(lines,
 					fmt.Sprintf("addr add %s/%d dev lo%s", own, host, flags),
-					fmt.Sprintf("route add %s/%d via %s dev %s src %s", other, host, peer.Outer, WAN, own))
+					fmt.Sprintf("route add %s/%d via %s dev %s src %s", other, host, via, WAN, own))
 			}
 			g.Inner = append(g.Inner, own)
 		}
 		if err := g.IP(lines...); err != nil {
 			return err
 		}
+		if t.Options.Hosts {
+			if err := g.meetHost(t.Options.Family); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
-// outerAddr is an address from the ranges set aside for documentation (RFC 5737, RFC 3849).
-func outerAddr(family, end int) netip.Addr {
-	if family == 6 {
-		return netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", end))
+// outerAddr is an address from the ranges set aside for documentation (RFC 5737, RFC 3849). Around a
+// router the two ends are in networks of their own.
+func (t *Tunnel) outerAddr(end int) netip.Addr { return t.network(end, end) }
+
+// routerAddr is the router's address towards an end.
+func (t *Tunnel) routerAddr(end int) netip.Addr { return t.network(end, 0xfe) }
+
+func (t *Tunnel) network(end, host int) netip.Addr {
+	far := t.Options.Router && end == 2
+	switch {
+	case t.Options.Family == 6 && far:
+		return netip.MustParseAddr(fmt.Sprintf("2001:db8:0:2::%x", host))
+	case t.Options.Family == 6:
+		return netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", host))
+	case far:
+		return netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", host))
 	}
-	return netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", end))
+	return netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", host))
 }
 
 func innerAddr(family, end, pair int) netip.Addr {

@@ -18,6 +18,7 @@ func TestOptionsRefuse(t *testing.T) {
 		{Options{Mode: "beet"}, "neither tunnel nor transport"},
 		{Options{Pairs: -1}, "SA pairs"},
 		{Options{Mode: TransportMode, Pairs: 2}, "one SA pair"},
+		{Options{Mode: TransportMode, Hosts: true}, "need tunnel mode"},
 		{Options{NoReplay: true, ReplayWindow: 32}, "at once"},
 		{Options{NoReplay: true, ESN: true}, "ESN needs"},
 		{Options{ReplayWindow: 4097}, "above the kernel's"},

@@ -75,6 +75,10 @@ func (t *Tunnel) addSAs() error {
 		}
 		linesA = append(linesA, t.policyLine("out", out), t.policyLine("in", back))
 		linesB = append(linesB, t.policyLine("out", back), t.policyLine("in", out))
+		if t.Options.Hosts {
+			linesA = append(linesA, t.policyLine("fwd", back))
+			linesB = append(linesB, t.policyLine("fwd", out))
+		}
 	}
 	if err := t.A.IP(linesA...); err != nil {
 		return fmt.Errorf("install SAs: %w", err)
