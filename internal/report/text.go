@@ -134,6 +134,9 @@ func (p *printer) evidence(f *verdict.Finding) {
 		}
 		p.wrap("    Explains also: ", "      ", strings.Join(ids, ", "))
 	}
+	for _, e := range f.Explains {
+		p.wrap("      "+string(e.ID)+": ", "        ", e.Summary)
+	}
 }
 
 // unit writes a unit in the number that its value asks for.

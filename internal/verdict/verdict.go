@@ -35,7 +35,8 @@ type Finding struct {
 	Summary      string     `json:"summary"`
 	Evidence     []Evidence `json:"evidence"`
 	Remedy       []Remedy   `json:"remedy"`
-	Consequences []ID       `json:"consequences"`
+	Consequences []ID       `json:"consequences"`       // kinds of findings that this one explains
+	Explains     []Finding  `json:"explains,omitempty"` // those of them that were judged by themselves
 }
 
 // Subject is what a finding is about; a finding about no SA in particular leaves it empty.
@@ -106,9 +107,15 @@ func Judge(r ledger.Report) []Finding {
 		order[k.ID] = i
 		out = append(out, k.judge(&r)...)
 	}
+	out = fold(out)
 	for i := range out {
 		if out[i].Consequences == nil {
 			out[i].Consequences = []ID{}
+		}
+		for j := range out[i].Explains {
+			if out[i].Explains[j].Consequences == nil {
+				out[i].Explains[j].Consequences = []ID{}
+			}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b Finding) int {

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// A fault shows in many places. Each rule judges its own evidence; here the findings that follow from
+// another one are put under it, so that the report names causes and not alarms.
+
+// closeness is how much cause and effect must have in common.
+type closeness int
+
+const (
+	sameSA   closeness = iota // SPI and addresses
+	samePeer                  // the pair of outer addresses, whatever SA and direction
+	sameHost                  // nothing, or the interface where both name one
+)
+
+// folding says that a finding of one kind explains findings of other kinds.
+type folding struct {
+	cause   ID
+	within  closeness
+	effects []ID
+}
+
+// foldings lists what follows from what. It has no circles (a test sees to it); what an effect
+// explains in turn goes to the root.
+var foldings = []folding{}
+
+// minFoldConfidence is how sure a cause must be before it may take others' place.
+const minFoldConfidence = 0.5
+
+// fold puts findings under the one that explains them. A cause is at least as grave as the worst of
+// what it explains. The folded findings stay whole, under their cause.
+func fold(all []Finding) []Finding {
+	parent := make([]int, len(all))
+	for i := range all {
+		parent[i] = causeOf(all, i)
+	}
+	root := func(i int) int {
+		for parent[i] >= 0 {
+			i = parent[i]
+		}
+		return i
+	}
+	for i := range all {
+		if r := root(i); r != i {
+			c := &all[r]
+			if rank(all[i].Severity) < rank(c.Severity) {
+				c.Severity = all[i].Severity
+			}
+			c.Explains = append(c.Explains, all[i])
+			c.Consequences = append(c.Consequences, all[i].ID)
+			c.Consequences = append(c.Consequences, all[i].Consequences...)
+		}
+	}
+	out := []Finding{}
+	for i := range all {
+		if parent[i] < 0 {
+			slices.Sort(all[i].Consequences)
+			all[i].Consequences = slices.Compact(all[i].Consequences)
+			out = append(out, all[i])
+		}
+	}
+	return out
+}
+
+// causeOf finds the surest finding that explains finding i, or -1.
+func causeOf(all []Finding, i int) int {
+	best := -1
+	for j := range all {
+		if j == i || all[j].Confidence < minFoldConfidence || !explains(&all[j], &all[i]) {
+			continue
+		}
+		if best < 0 || all[j].Confidence > all[best].Confidence {
+			best = j
+		}
+	}
+	return best
+}
+
+func explains(cause, effect *Finding) bool {
+	return slices.ContainsFunc(foldings, func(f folding) bool {
+		return f.cause == cause.ID && slices.Contains(f.effects, effect.ID) &&
+			related(f.within, cause.Subject, effect.Subject)
+	})
+}
+
+func related(within closeness, a, b Subject) bool {
+	switch within {
+	case sameSA:
+		return a.SPI != nil && b.SPI != nil && *a.SPI == *b.SPI && samePair(a, b)
+	case samePeer:
+		return samePair(a, b)
+	case sameHost:
+		return a.Ifindex == 0 || b.Ifindex == 0 || a.Ifindex == b.Ifindex
+	}
+	return false
+}
+
+// samePair says whether two subjects are about the same two gateways, in either direction. A subject
+// that names one address only is about whoever has it; one that names none is about everybody.
+func samePair(a, b Subject) bool {
+	x, y := addresses(a), addresses(b)
+	if len(x) > len(y) {
+		x, y = y, x
+	}
+	for _, addr := range x {
+		if !slices.Contains(y, addr) {
+			return false
+		}
+	}
+	return true
+}
+
+func addresses(s Subject) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range []*netip.Addr{s.Src, s.Dst} {
+		if a != nil && a.IsValid() && !slices.Contains(out, *a) {
+			out = append(out, *a)
+		}
+	}
+	return out
+}
