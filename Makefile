@@ -7,6 +7,8 @@ SHELL := /bin/bash
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 KERNEL ?= 6.1
+# Virtual machines to run at once: each keeps one processor busy.
+GUESTS ?= $(shell nproc | awk '{print $$1 > 4 ? 4 : $$1}')
 GO ?= go
 GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X xfrmscope/internal/cli.version=$(VERSION)'
 
@@ -33,7 +35,7 @@ test-unit: deps-test lint-fast ## Unit tests and BPF programs natively through B
 	$(GO) test -count=1 ./...
 
 test-vm: deps-vm build ## Boot a Debian kernel (KERNEL=5.10|6.1|6.12|6.18|7) and run every lab scenario in it
-	scripts/vm/test $(KERNEL)
+	scripts/vm/test -j $(GUESTS) $(KERNEL)
 
 smoke-vm: deps-vm build ## Boot KERNEL and load and attach every program in it
 	scripts/vm/test $(KERNEL) smoke
