@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"xfrmscope/internal/host"
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/netns"
 	"xfrmscope/internal/probe"
@@ -26,6 +27,7 @@ type session struct {
 	ns      *netns.Handle
 	sadb    *saDatabase
 	set     *probe.Set
+	host    *host.Source
 	reader  *reader.Reader
 	ledger  *ledger.Ledger
 	sad     []ledger.SADEntry // as of the last snapshot
@@ -67,6 +69,8 @@ func (s *session) open(ctx context.Context, name string, opts probe.Options) (er
 	if err != nil {
 		return err
 	}
+	s.host = host.Open(s.ns)
+	s.closing = append(s.closing, s.host.Close)
 	if s.reader, err = reader.New(source, reader.Options{}); err != nil {
 		return err
 	}
@@ -89,10 +93,17 @@ func (s *session) Close() error {
 
 // observe takes a full snapshot into the ledger.
 func (s *session) observe(ctx context.Context) error {
+	// Read first: asking drivers takes time, and what arrives between the two readings of the wire
+	// cannot be told from what is under way.
+	machine, err := s.host.Read()
+	if err != nil {
+		return err
+	}
 	snap, err := s.reader.Snapshot(ctx, s.sadb.dump)
 	if err != nil {
 		return err
 	}
+	snap.Host = &machine
 	s.sad = snap.SAD
 	s.ledger.Observe(snap)
 	return nil
