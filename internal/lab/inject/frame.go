@@ -36,35 +36,50 @@ type packet struct {
 	end int // offset of the first byte after the IP packet
 }
 
-// parse finds the ESP header of a frame; ok is false for everything that is not whole ESP.
-func parse(frame []byte) (p packet, ok bool) {
+// header is where the transport header of an IP packet lies.
+type header struct {
+	proto byte
+	at    int // offset of the transport header
+	ip    int // length of the IP packet
+	end   int // offset of the first byte after it
+}
+
+// network finds the transport header; ok is false for what is no IP, a fragment or not whole.
+func network(frame []byte) (h header, ok bool) {
 	if len(frame) < ethLen {
-		return p, false
+		return h, false
 	}
-	var proto byte
-	var at int
 	switch body := frame[ethLen:]; binary.BigEndian.Uint16(frame[12:]) {
 	case etherIPv4:
 		if len(body) < ipv4NoFlags || body[0]>>4 != 4 || int(body[0]&15)*4 < ipv4NoFlags {
-			return p, false
+			return h, false
 		}
 		if binary.BigEndian.Uint16(body[6:])&0x3fff != 0 { // a fragment, first or later
-			return p, false
+			return h, false
 		}
-		proto, at = body[9], ethLen+int(body[0]&15)*4
-		p.ip = int(binary.BigEndian.Uint16(body[2:]))
+		h.proto, h.at = body[9], ethLen+int(body[0]&15)*4
+		h.ip = int(binary.BigEndian.Uint16(body[2:]))
 	case etherIPv6:
 		if len(body) < ipv6Len || body[0]>>4 != 6 {
-			return p, false
+			return h, false
 		}
-		proto, at = body[6], ethLen+ipv6Len
-		p.ip = ipv6Len + int(binary.BigEndian.Uint16(body[4:]))
+		h.proto, h.at = body[6], ethLen+ipv6Len
+		h.ip = ipv6Len + int(binary.BigEndian.Uint16(body[4:]))
 	default:
+		return h, false
+	}
+	h.end = ethLen + h.ip
+	return h, h.end <= len(frame)
+}
+
+// parse finds the ESP header of a frame; ok is false for everything that is not whole ESP.
+func parse(frame []byte) (p packet, ok bool) {
+	h, ok := network(frame)
+	if !ok {
 		return p, false
 	}
-	if p.end = ethLen + p.ip; p.end > len(frame) {
-		return p, false
-	}
+	p.ip, p.end = h.ip, h.end
+	proto, at := h.proto, h.at
 	if proto == protoUDP {
 		if at+udpLen > p.end || !onEncapPort(frame[at:]) {
 			return p, false

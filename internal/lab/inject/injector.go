@@ -34,10 +34,16 @@ type Injector struct {
 	mu     sync.Mutex
 	rules  []*work
 	sas    [directions]map[uint32]*flow
-	others [directions]int // frames that were not ESP
+	others [directions]int // frames that were neither ESP nor IKE
 	held   int
-	last   time.Time // of the last ESP frame
-	err    error     // the first thing that went wrong
+
+	blocked  [directions]bool
+	controls []*control
+	messages []Message
+	parked   []parked
+
+	last time.Time // of the last ESP frame
+	err  error     // the first thing that went wrong
 }
 
 // flow is one SA on the path.
@@ -103,6 +109,7 @@ func (in *Injector) verify() error {
 				w.Action, w.SPI, w.Direction, w.done, len(w.Seqs)))
 		}
 	}
+	errs = append(errs, in.verifyControl())
 	if in.held > 0 {
 		errs = append(errs, fmt.Errorf("invalid run: %d packets are still held back", in.held))
 	}
@@ -186,14 +193,22 @@ func (in *Injector) forward(d Direction, frame []byte) {
 	defer in.mu.Unlock()
 	p, ok := parse(frame)
 	if !ok {
-		in.others[d]++
-		in.send(d, frame)
+		if !in.message(d, frame) {
+			in.others[d]++
+			if !in.blocked[d] {
+				in.send(d, frame)
+			}
+		}
 		return
 	}
 	in.last = time.Now()
 	f := in.flow(d, p.spi)
 	f.last = join(f.last, p.seq)
 	f.truth.In = append(f.truth.In, f.last)
+	if in.blocked[d] {
+		f.truth.Dropped++
+		return
+	}
 	out := Departure{Seq: f.last, IP: p.ip}
 	if w := in.rule(d, p); w != nil {
 		in.apply(d, f, w, frame, p, out)
@@ -288,6 +303,7 @@ func (in *Injector) Release() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.last = time.Now()
+	in.unpark()
 	for d := range in.sas {
 		for _, f := range in.sas[d] {
 			in.release(Direction(d), f, func(*waiting) bool { return true })
@@ -341,7 +357,7 @@ func (in *Injector) SPIs(d Direction) (spis []uint32) {
 	return spis
 }
 
-// Others is how many frames of a direction were not whole ESP packets.
+// Others is how many frames of a direction were neither whole ESP packets nor IKE messages.
 func (in *Injector) Others(d Direction) int {
 	in.mu.Lock()
 	defer in.mu.Unlock()

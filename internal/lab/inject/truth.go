@@ -27,7 +27,7 @@ type Truth struct {
 	SPI     uint32
 	In      []uint64 // numbers that came from the sender
 	Out     []Departure
-	Dropped int // packets that a rule dropped
+	Dropped int // packets that a rule or a block dropped
 	Held    int // packets still held back
 }
 

@@ -37,6 +37,7 @@ type Options struct {
 	HardPackets  uint64   // packet limit of the SAs at the receiving end, 0 none
 	LastSeq      uint32   // number that each sender last used; the next packet has the one after it
 	Hosts        bool     // a host behind each gateway, Name-ha and Name-hb, that has the inner addresses
+	NoSAs        bool     // neither SAs nor policies: an IKE daemon brings its own
 	Router       bool     // the path is a router with the kernel's own stack, not a wire for an injector
 }
 

@@ -26,7 +26,7 @@ const keyBytes = 16 + 4
 // addEncapSockets opens what makes the kernel take ESP out of UDP: a socket of each gateway with
 // UDP_ENCAP set. Nobody ever reads from it.
 func (t *Tunnel) addEncapSockets() error {
-	if !t.Options.UDP {
+	if !t.Options.UDP || t.Options.NoSAs {
 		return nil
 	}
 	for _, g := range []*Gateway{t.A, t.B} {
@@ -55,6 +55,9 @@ func (g *Gateway) openEncapSocket(family int) error {
 
 // addSAs installs every pair's two SAs and policies on both gateways.
 func (t *Tunnel) addSAs() error {
+	if t.Options.NoSAs {
+		return nil
+	}
 	var linesA, linesB []string
 	for pair := range t.Options.Pairs {
 		out := SA{SPI: FirstSPIAtoB + uint32(pair), ReqID: uint32(1 + 2*pair), From: t.A, To: t.B,
