@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -43,6 +44,24 @@ func (o observation) find(t *testing.T, spi uint32, direction string) sa {
 }
 
 func name(spi uint32) string { return fmt.Sprintf("0x%08x", spi) }
+
+// number is the SPI of a name.
+func number(t *testing.T, name string) uint32 {
+	t.Helper()
+	spi, err := strconv.ParseUint(name, 0, 32)
+	if err != nil {
+		t.Fatalf("the report names an SPI %q: %v", name, err)
+	}
+	return uint32(spi)
+}
+
+// value is a figure of the report; what was not observed counts as nothing, and as a difference.
+func value(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
+}
 
 // checkIn demands that everything said about an SA inbound at gateway B equals what is known of it:
 // the packets that the injector put on the wire, and what xfrm did to them by cause.

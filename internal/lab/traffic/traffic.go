@@ -106,6 +106,9 @@ func (f *Flow) Send(count int, gap time.Duration) error {
 	return nil
 }
 
+// Sent is how many datagrams were sent so far.
+func (f *Flow) Sent() uint64 { return f.next }
+
 func (f *Flow) receive() {
 	defer close(f.done)
 	buf := make([]byte, 2048)
