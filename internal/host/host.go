@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 
 	"github.com/safchain/ethtool"
@@ -18,6 +19,9 @@ import (
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/netns"
 )
+
+// espModules let GRO take ESP before the TC hook sees it (esp4_gro_receive).
+var espModules = []string{"esp4_offload", "esp6_offload"}
 
 // Source reads one network namespace. It is not safe for concurrent use.
 type Source struct {
@@ -105,6 +109,11 @@ func (s *Source) Read() (ledger.Host, error) {
 	}
 	h.CPUs, err = readCPUs("/proc/stat", procNet+"/softnet_stat")
 	note("load of the CPUs", err)
+	for _, module := range espModules {
+		if _, err := os.Stat("/sys/module/" + module); err == nil {
+			h.Modules = append(h.Modules, module)
+		}
+	}
 	if s.links != nil {
 		h.Links, err = s.readLinks()
 		note("devices (rtnetlink)", err)

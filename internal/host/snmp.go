@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -40,6 +41,11 @@ func readSnmp(procNet string) (map[string]uint64, error) {
 	return out, errors.Join(errs...)
 }
 
+// settings stand among the counters and are none.
+var settings = []string{
+	"Ip.Forwarding", "Ip.DefaultTTL", "Tcp.RtoAlgorithm", "Tcp.RtoMin", "Tcp.RtoMax", "Tcp.MaxConn", "Tcp.CurrEstab",
+}
+
 // parsePairs reads lines in pairs, "Ip: InReceives …" above "Ip: 17 …" (snmp_seq_show).
 func parsePairs(out map[string]uint64, b []byte) error {
 	var names []string
@@ -63,9 +69,9 @@ func parsePairs(out map[string]uint64, b []byte) error {
 			if err != nil {
 				return fmt.Errorf("line %d, %s: %w", n, names[i], err)
 			}
-			// Tcp.MaxConn is -1 for "no limit": a setting, not a counter.
-			if v >= 0 {
-				out[group+"."+names[i]] = uint64(v)
+			// Tcp.MaxConn is -1 for "no limit".
+			if name := group + "." + names[i]; v >= 0 && !slices.Contains(settings, name) {
+				out[name] = uint64(v)
 			}
 		}
 		names = nil

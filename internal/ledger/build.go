@@ -39,6 +39,7 @@ func (l *Ledger) Report() Report {
 	if l.packetsSeen {
 		r.Packets = &PacketStats{Classes: totals(l.classes), Asides: totals(l.asides)}
 	}
+	r.Host = l.hostReport(r.SAs)
 	r.Notes = l.notes(r)
 	return r
 }

@@ -16,7 +16,9 @@ type Host struct {
 	Snmp  map[string]uint64
 	Links []Link // nil: not readable
 	CPUs  []CPU  // of the whole machine; nil: not readable
-	Notes []string
+	// Modules are those loaded that change where ESP can be seen: esp4_offload and esp6_offload.
+	Modules []string
+	Notes   []string
 }
 
 // Link is one network device.

@@ -30,6 +30,7 @@ type Ledger struct {
 	lost    tally[string]
 	self    tally[string]
 	selfNow Self
+	host    hostTrack
 }
 
 // wireSA is one SA on the wire: the newest reading and the counters behind it.
@@ -82,6 +83,7 @@ func (l *Ledger) Observe(s Snapshot) {
 	}
 	l.residue.observe(s.Residue, baseline)
 	l.observeSelf(s.Self, baseline)
+	l.observeHost(s, baseline)
 }
 
 func (l *Ledger) observeWire(s Snapshot, baseline bool) {

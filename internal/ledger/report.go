@@ -19,6 +19,7 @@ type Report struct {
 	UnknownSPIs []Stranger   `json:"unknown_spis"` // null: not observed
 	Kernel      Kernel       `json:"kernel"`
 	Packets     *PacketStats `json:"packets"` // null: no wire programs
+	Host        *HostReport  `json:"host"`    // null: not looked at
 	Hooks       []Hook       `json:"hooks"`
 	Self        SelfReport   `json:"self"`
 	Notes       []string     `json:"notes,omitempty"`

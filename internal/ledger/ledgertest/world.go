@@ -32,6 +32,7 @@ type World struct {
 	Self    ledger.Self
 	Residue map[string]uint64
 	Stat    map[string]uint64
+	Host    *ledger.Host // nil: not looked at
 
 	now   time.Time
 	sas   []*SA
@@ -295,6 +296,7 @@ func (w *World) Snapshot() ledger.Snapshot {
 	if !w.BlindStat {
 		s.XfrmStat = maps.Clone(w.Stat)
 	}
+	s.Host = cloneHost(w.Host)
 	if !w.BlindSAD {
 		s.SAD, s.Ended = []ledger.SADEntry{}, w.ended
 	}
