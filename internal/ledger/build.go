@@ -31,7 +31,10 @@ func (l *Ledger) Report() Report {
 	}
 	r.Hooks = append(r.Hooks, l.hooks...)
 
+	r.Drops = l.dropList()
+	sums := sumDrops(r.Drops)
 	for _, row := range l.rows() {
+		row.drops = sums[row.key]
 		r.SAs = append(r.SAs, l.build(row))
 	}
 	r.UnknownSPIs = l.strangers()
@@ -51,6 +54,7 @@ type row struct {
 	sad     *sadView
 	stack   *stackSA
 	unknown int64
+	drops   dropSums
 }
 
 // rows joins the sources by key, in the order of the report: inbound, outbound, unknown, then by

@@ -107,8 +107,13 @@ func (l *Ledger) inbound(sa *SA, r row) *Inbound {
 	b.XfrmDropped = new(dropped)
 	if sa.XfrmFrom == FromStack {
 		b.PolicyDropped = new(after)
-		b.Delivered = new(*b.Decapsulated - after)
-		sa.note("no vantage point after decryption yet: delivered holds what the inner path dropped (inner_dropped)")
+		b.Delivered = new(*b.Decapsulated - after - r.drops.inner)
+		if !l.dropsSeen {
+			sa.note("drops outside xfrm are not observed: delivered holds what the inner path dropped (inner_dropped)")
+		}
+	}
+	if l.dropsSeen {
+		b.LostInHost, b.InnerDropped = new(r.drops.before+r.drops.early), new(r.drops.inner)
 	}
 	if b.Arrivals == nil {
 		return b
@@ -116,8 +121,18 @@ func (l *Ledger) inbound(sa *SA, r row) *Inbound {
 	if *b.Arrivals == 0 && *b.Decapsulated > 0 {
 		sa.note("xfrm decapsulated packets that the wire programs never saw: another interface, or GRO took them before the hook")
 	}
-	explained := dropped + *b.Decapsulated
+	explained := dropped + *b.Decapsulated + r.drops.before
 	inFlight, unattributed := settle(r.wire, *b.Arrivals, explained)
+	if l.dropsSeen {
+		// What may have been dropped in front of the wire hook is only lost behind it as far as the
+		// hook counted it.
+		counted := min(max(unattributed, 0), r.drops.early)
+		unattributed -= counted
+		b.LostInHost = new(r.drops.before + counted)
+		if before := r.drops.early - counted; before > 0 {
+			sa.note("%d packets were dropped before the wire hook, where nothing is counted as arrived", before)
+		}
+	}
 	b.InFlight, b.Unattributed = new(inFlight), new(unattributed)
 	return b
 }
@@ -126,9 +141,12 @@ func (l *Ledger) inbound(sa *SA, r row) *Inbound {
 func (l *Ledger) outbound(sa *SA, r row) *Outbound {
 	b := &Outbound{}
 	if sa.Wire != nil {
-		b.OnWire = new(sa.Wire.Packets)
+		b.OnWire = new(sa.Wire.Packets - r.drops.queue)
 	} else {
 		l.noteUnwatched(sa)
+	}
+	if l.dropsSeen {
+		b.LostInHostEgress = new(r.drops.out + r.drops.queue + r.drops.either)
 	}
 	if sa.XfrmFrom == FromStack {
 		dropped, numbered := int64(0), int64(0)
@@ -171,8 +189,14 @@ func (l *Ledger) outbound(sa *SA, r row) *Outbound {
 		failed = *b.EncryptFailed
 	}
 	// Seen from the numbers, the wire is what explains them, so both remainders change sign.
-	inFlight, unattributed := settle(r.wire, *b.OnWire, *b.Encapsulated-failed)
-	b.InFlight, b.Unattributed = new(-inFlight), new(-unattributed)
+	inFlight, unattributed := settle(r.wire, sa.Wire.Packets, *b.Encapsulated-failed-r.drops.out)
+	inFlight, unattributed = -inFlight, -unattributed
+	// A traffic control filter may stand before or behind the wire hook: as far as numbers are missing
+	// there, it stands before.
+	before := min(max(unattributed, 0), r.drops.either)
+	unattributed -= before
+	*b.OnWire -= r.drops.either - before
+	b.InFlight, b.Unattributed = new(inFlight), new(unattributed)
 	return b
 }
 

@@ -11,17 +11,18 @@ import (
 // beginning; the ledger subtracts. A nil slice or map means "this source is not there", an empty one
 // means "it is there and has nothing": the ledger shows the first as not observed, never as zero.
 type Snapshot struct {
-	At       time.Time         // wall clock with its monotonic reading
-	Wire     []WireSA          // from the wire programs' maps
-	Packets  *WireTotals       // classes, asides and losses of the wire programs
-	Stack    []StackSA         // from the stack programs' maps; nil: not attached
-	Unknown  []UnknownSPI      // dropped for want of an SA
-	SAD      []SADEntry        // the SAs that exist now; nil: not readable
-	Ended    []EndedSA         // SAs that ended since the last snapshot, with their last counters
-	XfrmStat map[string]uint64 // /proc/net/xfrm_stat by kernel counter name; nil: not readable
-	Residue  map[string]uint64 // xfrm counters that moved without a packet, by kernel counter name
-	Host     *Host             // settings and counters of the namespace and the machine; nil: not looked at
-	Self     Self
+	At        time.Time         // wall clock with its monotonic reading
+	Wire      []WireSA          // from the wire programs' maps
+	Packets   *WireTotals       // classes, asides and losses of the wire programs
+	Stack     []StackSA         // from the stack programs' maps; nil: not attached
+	Unknown   []UnknownSPI      // dropped for want of an SA
+	HostDrops []HostDrop        // dropped outside xfrm's counters; nil: not observed
+	SAD       []SADEntry        // the SAs that exist now; nil: not readable
+	Ended     []EndedSA         // SAs that ended since the last snapshot, with their last counters
+	XfrmStat  map[string]uint64 // /proc/net/xfrm_stat by kernel counter name; nil: not readable
+	Residue   map[string]uint64 // xfrm counters that moved without a packet, by kernel counter name
+	Host      *Host             // settings and counters of the namespace and the machine; nil: not looked at
+	Self      Self
 }
 
 // SAKey is an SA's identity on the wire (RFC 4301 section 4.1 and the vantage direction).

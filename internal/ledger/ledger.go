@@ -15,13 +15,14 @@ type Ledger struct {
 	first     time.Time
 	last      time.Time
 
-	wireSeen, stackSeen, unknownSeen, sadSeen, statSeen, packetsSeen bool
+	wireSeen, stackSeen, unknownSeen, sadSeen, statSeen, packetsSeen, dropsSeen bool
 
 	wire    map[SAKey]*wireSA
 	sad     map[sadKey]*sadSA
 	sharing map[SAKey]int // the most SAs that had one key at one time
 	stack   map[SAKey]*stackSA
 	unknown map[SAKey]*tally[Cause]
+	drops   tally[DropID]
 
 	stat    tally[string]
 	residue tally[string]
@@ -76,6 +77,7 @@ func (l *Ledger) Observe(s Snapshot) {
 
 	l.observeWire(s, baseline)
 	l.observeStack(s, baseline)
+	l.observeDrops(s, baseline)
 	l.observeSAD(s, baseline)
 	if s.XfrmStat != nil {
 		l.stat.observe(s.XfrmStat, baseline || !l.statSeen && l.source.Kind != KindCapture)

@@ -220,7 +220,7 @@ func TestJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, part := range []string{
-		`"schema":"xfrmscope/1"`, `"spi":"0xc0ffee01"`, `"lost_in_host":null`, `"xfrm_dropped":0`, `"lost_in_host_egress":null`,
+		`"schema":"xfrmscope/1"`, `"spi":"0xc0ffee01"`, `"lost_in_host":0`, `"xfrm_dropped":0`, `"lost_in_host_egress":0`,
 		`"xfrm":{}`, `"duration_s":30`, `"start":"2026-11-20T03:00:00Z"`,
 	} {
 		if !strings.Contains(string(js), part) {

@@ -8,10 +8,17 @@ import (
 	"slices"
 )
 
+// Who counted what the ledger is held against.
+const (
+	fromXfrmStat = "/proc/net/xfrm_stat"
+	fromSAD      = "SA database"
+)
+
 // reconcile holds the ledger against what it did not count itself: the kernel's totals and the SAs'
-// own counters. A disagreement is a sentence with both figures.
+// own counters. A disagreement is a sentence with both figures. What an SA decapsulated or sent is a
+// check as well, but its failing is the SA's unattributed bin and no disagreement of counters.
 func (l *Ledger) reconcile(sas []SA) Kernel {
-	k := Kernel{Disagreements: []string{}}
+	k := Kernel{Disagreements: []string{}, Checks: []Check{}}
 	if l.stackSeen {
 		k.WithoutSA = l.withoutSA()
 	}
@@ -19,25 +26,47 @@ func (l *Ledger) reconcile(sas []SA) Kernel {
 		k.XfrmStat = l.stat.total()
 		k.Residue = l.residue.total()
 	}
-	if !l.stackSeen {
-		return k
-	}
 	checked := false
-	if l.statSeen {
+	if l.stackSeen && l.statSeen {
 		checked = true
-		k.Disagreements = append(k.Disagreements, l.holdTotals(k)...)
+		l.holdTotals(&k)
 	}
 	for i := range sas {
-		if sas[i].Own == nil || sas[i].Direction != In {
+		sa := &sas[i]
+		if sa.Own == nil {
 			continue
 		}
-		checked = true
-		k.Disagreements = append(k.Disagreements, holdOwn(&sas[i])...)
+		if l.stackSeen && sa.Direction == In {
+			checked = true
+			holdOwn(&k, sa)
+		}
+		holdFlow(&k, sa)
 	}
 	if checked {
 		k.Reconciled = new(len(k.Disagreements) == 0)
 	}
 	return k
+}
+
+// holdFlow compares what an SA counts as decrypted or numbered with what the other sources leave of
+// the packets on the wire.
+func holdFlow(k *Kernel, sa *SA) {
+	u, known := sa.Ledger.Unattributed()
+	if !known {
+		return
+	}
+	c := Check{Source: fromSAD, SA: sa.SPI.String() + " to " + sa.Dst.String(), Agrees: u == 0}
+	if b := sa.Ledger.In; b != nil {
+		c.Counter, c.Kernel = "curlft.packets", *b.Decapsulated
+		c.Ledger = c.Kernel + u
+	} else {
+		c.Counter, c.Kernel = "oseq", *sa.Ledger.Out.Encapsulated
+		c.Ledger = c.Kernel - u
+	}
+	if c.Kernel == 0 && c.Ledger == 0 {
+		return
+	}
+	k.Checks = append(k.Checks, c)
 }
 
 // withoutSA sums the drops whose SA could not be read or never was.
@@ -55,7 +84,7 @@ func (l *Ledger) withoutSA() map[Cause]int64 {
 }
 
 // holdTotals compares each counter of xfrm_stat with the causes that move it.
-func (l *Ledger) holdTotals(k Kernel) []string {
+func (l *Ledger) holdTotals(k *Kernel) {
 	explained := map[string]int64{}
 	moving := map[string]bool{}
 	for _, t := range l.stack {
@@ -81,9 +110,9 @@ func (l *Ledger) holdTotals(k Kernel) []string {
 	for name := range explained {
 		names[name] = true
 	}
-	var out []string
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		kernel, ours := k.XfrmStat[name], explained[name]
+		k.Checks = append(k.Checks, Check{Source: fromXfrmStat, Counter: name, Ledger: ours, Kernel: kernel, Agrees: kernel == ours})
 		if kernel == ours {
 			continue
 		}
@@ -97,14 +126,12 @@ func (l *Ledger) holdTotals(k Kernel) []string {
 		if moving[name] || l.stat.moving(name) {
 			s += "; it was still moving when it was read, so part of this may be the time between two readings"
 		}
-		out = append(out, s)
+		k.Disagreements = append(k.Disagreements, s)
 	}
-	return out
 }
 
 // holdOwn compares one SA's counters with the causes of its drops (xfrm_replay_check, xfrm_input).
-func holdOwn(sa *SA) []string {
-	var out []string
+func holdOwn(k *Kernel, sa *SA) {
 	x := sa.Xfrm
 	// What the hooks could not tell apart may be either kind, or neither: a packet numbered 0 fails
 	// the check without moving the SA's counters.
@@ -114,16 +141,26 @@ func holdOwn(sa *SA) []string {
 		named, counted := dup+late, sa.Own.Replay+sa.Own.ReplayWindow
 		agree = named <= counted && counted <= named+either
 	}
+	icv := x[IntegrityFailed] + x[ESNMisEpoch]
+	for _, c := range []Check{
+		{Counter: "replay", Ledger: dup, Kernel: sa.Own.Replay, Agrees: agree},
+		{Counter: "replay_window", Ledger: late, Kernel: sa.Own.ReplayWindow, Agrees: agree},
+		{Counter: "integrity_failed", Ledger: icv, Kernel: sa.Own.IntegrityFailed, Agrees: icv == sa.Own.IntegrityFailed},
+	} {
+		if c.Ledger != 0 || c.Kernel != 0 {
+			c.Source, c.SA = fromSAD, sa.SPI.String()+" to "+sa.Dst.String()
+			k.Checks = append(k.Checks, c)
+		}
+	}
 	if !agree {
-		out = append(out, fmt.Sprintf(
+		k.Disagreements = append(k.Disagreements, fmt.Sprintf(
 			"SA %s to %s counts %d replayed and %d outside its window, the hooks saw %d duplicate, %d late, %d of either kind",
 			sa.SPI, sa.Dst, sa.Own.Replay, sa.Own.ReplayWindow, dup, late, either))
 	}
-	if icv := x[IntegrityFailed] + x[ESNMisEpoch]; icv != sa.Own.IntegrityFailed {
-		out = append(out, fmt.Sprintf("SA %s to %s counts %d integrity failures, the hooks saw %d (%d of them ESN mis-epoch)",
+	if icv != sa.Own.IntegrityFailed {
+		k.Disagreements = append(k.Disagreements, fmt.Sprintf("SA %s to %s counts %d integrity failures, the hooks saw %d (%d of them ESN mis-epoch)",
 			sa.SPI, sa.Dst, sa.Own.IntegrityFailed, icv, x[ESNMisEpoch]))
 	}
-	return out
 }
 
 // notes says what holds for the whole report.
@@ -140,6 +177,9 @@ func (l *Ledger) notes(r Report) []string {
 	}
 	if !l.stackSeen {
 		out = append(out, "stack hooks: not attached")
+	}
+	if !l.dropsSeen {
+		out = append(out, "drops outside xfrm: not observed")
 	}
 	if !l.sadSeen {
 		out = append(out, "SA database: not readable")

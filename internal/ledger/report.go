@@ -17,6 +17,7 @@ type Report struct {
 	Source      Source       `json:"source"`
 	SAs         []SA         `json:"sas"`
 	UnknownSPIs []Stranger   `json:"unknown_spis"` // null: not observed
+	Drops       []Drop       `json:"drops"`        // outside xfrm; null: not observed
 	Kernel      Kernel       `json:"kernel"`
 	Packets     *PacketStats `json:"packets"` // null: no wire programs
 	Host        *HostReport  `json:"host"`    // null: not looked at
@@ -157,8 +158,19 @@ type Kernel struct {
 	XfrmStat      map[string]int64 `json:"xfrm_stat"`  // counters that moved; null: not readable
 	Residue       map[string]int64 `json:"residue"`    // part of it that moved without a packet
 	WithoutSA     map[Cause]int64  `json:"without_sa"` // drops that belong to no SA
+	Checks        []Check          `json:"checks"`     // what was held against what
 	Reconciled    *bool            `json:"reconciled"` // null: there was nothing to hold it against
 	Disagreements []string         `json:"disagreements"`
+}
+
+// Check is one figure of the ledger held against a counter that xfrmscope did not count itself.
+type Check struct {
+	Source  string `json:"source"`  // who counted: /proc/net/xfrm_stat, SA database
+	Counter string `json:"counter"` // the kernel's name
+	SA      string `json:"sa,omitempty"`
+	Ledger  int64  `json:"ledger"`
+	Kernel  int64  `json:"kernel"`
+	Agrees  bool   `json:"agrees"`
 }
 
 // PacketStats counts the wire programs' classes and asides by direction.

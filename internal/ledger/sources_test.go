@@ -40,6 +40,8 @@ func TestBlindSources(t *testing.T) {
 			want(t, "xfrm_dropped", sa.Ledger.In.XfrmDropped, count(4))
 			want(t, "policy_dropped", sa.Ledger.In.PolicyDropped, nil)
 			want(t, "delivered", sa.Ledger.In.Delivered, nil)
+			want(t, "lost_in_host", sa.Ledger.In.LostInHost, nil)
+			want(t, "inner_dropped", sa.Ledger.In.InnerDropped, nil)
 			want(t, "unattributed", sa.Ledger.In.Unattributed, count(0))
 			noted(t, sa.Notes, "stack hooks are not attached")
 			if r.UnknownSPIs != nil || r.Kernel.Reconciled != nil {
@@ -48,6 +50,18 @@ func TestBlindSources(t *testing.T) {
 			out := find(t, r, 2, ledger.Out)
 			want(t, "offered", out.Ledger.Out.Offered, nil)
 			want(t, "encapsulated", out.Ledger.Out.Encapsulated, count(50))
+		}},
+		{"no drops", func(w *ledgertest.World) { w.BlindDrops = true }, func(t *testing.T, r ledger.Report) {
+			sa := find(t, r, spi, ledger.In)
+			want(t, "lost_in_host", sa.Ledger.In.LostInHost, nil)
+			want(t, "inner_dropped", sa.Ledger.In.InnerDropped, nil)
+			want(t, "delivered", sa.Ledger.In.Delivered, count(100))
+			want(t, "lost_in_host_egress", find(t, r, 2, ledger.Out).Ledger.Out.LostInHostEgress, nil)
+			noted(t, sa.Notes, "drops outside xfrm are not observed")
+			noted(t, r.Notes, "drops outside xfrm: not observed")
+			if r.Drops != nil {
+				t.Errorf("drops %v, want them not observed", r.Drops)
+			}
 		}},
 		{"no SAD", func(w *ledgertest.World) { w.BlindSAD = true }, func(t *testing.T, r ledger.Report) {
 			sa := find(t, r, spi, ledger.In)

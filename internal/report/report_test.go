@@ -48,6 +48,11 @@ var goldens = map[string]func() ledger.Report{
 			out.Drop(6, ledger.OutModeError)
 			alien.Knock(17)
 			healthy.Deliver(42)
+			out.Withhold(5, "nf_hook_slow", "NETFILTER_DROP", "output")
+			out.Spill(2, "kfree_skb_list_reason", "QDISC_DROP")
+			healthy.Stop(3, "ip_rcv_finish_core", "IP_RPFILTER", "prerouting")
+			healthy.Swallow(4, "ip_error", "NOT_SPECIFIED", "")
+			healthy.Swallow(1, "tcp_rcv_established", "TCP_OLD_DATA", "")
 			w.DropLone(3, ledger.OutNoStates)
 			w.Stat["XfrmOutPolBlock"] += 2
 			w.Residue["XfrmOutPolBlock"] += 2

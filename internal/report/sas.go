@@ -25,7 +25,7 @@ func (p *printer) ledger(d *Document, o Options) {
 			continue
 		}
 		shown = append(shown, sa)
-		p.sa(sa)
+		p.sa(d, sa)
 	}
 	if len(healthy) > 0 {
 		if len(shown) > 0 {
@@ -103,13 +103,13 @@ func bin(n *int64) string {
 }
 
 // sa writes one SA as a sum that can be checked by eye.
-func (p *printer) sa(sa *ledger.SA) {
+func (p *printer) sa(d *Document, sa *ledger.SA) {
 	p.line("  SA %s", saName(sa))
 	p.wrap("     ", "     ", strings.Join(traits(sa), ", "))
 	if b := sa.Ledger.In; b != nil {
-		p.inbound(sa, b)
+		p.inbound(d, sa, b)
 	} else {
-		p.outbound(sa, sa.Ledger.Out)
+		p.outbound(d, sa, sa.Ledger.Out)
 	}
 	p.line("")
 }
@@ -171,7 +171,7 @@ func (p *printer) quiet(sign, name string, n *int64, remark string) {
 	}
 }
 
-func (p *printer) inbound(sa *ledger.SA, b *ledger.Inbound) {
+func (p *printer) inbound(d *Document, sa *ledger.SA, b *ledger.Inbound) {
 	p.step("", "sent by the peer", b.Sent, "")
 	p.step("-", "lost on the path", b.LostOnPath, "")
 	p.quiet("-", "pending", b.Pending, "missing, but may still come")
@@ -183,22 +183,22 @@ func (p *printer) inbound(sa *ledger.SA, b *ledger.Inbound) {
 	if sa.Direction == ledger.Unknown {
 		return // what came of them nobody here can know: the notes say why
 	}
-	p.step("-", "lost in host", b.LostInHost, "")
+	p.step("-", "lost in host", b.LostInHost, dropRemark(d, sa, ledger.BeforeXfrm))
 	p.step("-", "dropped by xfrm", b.XfrmDropped, causes(sa, func(c ledger.Cause) bool { return !c.Outbound() && !c.AfterDecap() }))
 	p.quiet("-", "in flight", b.InFlight, "under way between the readings")
 	p.step("-", "UNATTRIBUTED", b.Unattributed, hiddenRemark(b.Unattributed))
 	p.step("=", "decapsulated", b.Decapsulated, "")
 	p.step("-", "dropped by policy", b.PolicyDropped, causes(sa, ledger.Cause.AfterDecap))
-	p.step("-", "dropped on the inner path", b.InnerDropped, "")
+	p.step("-", "dropped on the inner path", b.InnerDropped, dropRemark(d, sa, ledger.AfterDecap))
 	p.step("=", "delivered", b.Delivered, "")
 }
 
-func (p *printer) outbound(sa *ledger.SA, b *ledger.Outbound) {
+func (p *printer) outbound(d *Document, sa *ledger.SA, b *ledger.Outbound) {
 	p.step("", "offered", b.Offered, "")
 	p.step("-", "dropped by xfrm", b.XfrmOutDropped, causes(sa, func(c ledger.Cause) bool { return c.Outbound() && !c.AfterNumbering() }))
 	p.step("=", "encapsulated", b.Encapsulated, "sequence numbers assigned")
 	p.quiet("-", "failed to encrypt", b.EncryptFailed, "")
-	p.step("-", "lost in host", b.LostInHostEgress, "")
+	p.step("-", "lost in host", b.LostInHostEgress, dropRemark(d, sa, ledger.AtEgress))
 	p.quiet("-", "in flight", b.InFlight, "under way between the readings")
 	p.step("-", "UNATTRIBUTED", b.Unattributed, hiddenRemark(b.Unattributed))
 	p.step("=", "on the wire", b.OnWire, "")

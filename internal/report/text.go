@@ -33,6 +33,7 @@ func (d Document) WriteText(w io.Writer, o Options) error {
 	p.findings(d.Findings)
 	p.open(&d)
 	p.ledger(&d, o)
+	p.drops(&d)
 	if d.Source.Kind != ledger.KindCapture {
 		p.kernel(&d.Kernel)
 	}
@@ -167,13 +168,14 @@ func (p *printer) kernel(k *ledger.Kernel) {
 	case k.Reconciled == nil:
 		p.line("  not done: needs the stack hooks and /proc/net/xfrm_stat or the SA database")
 	case *k.Reconciled:
-		p.line("  agrees to the packet")
+		p.line("  the counters agree to the packet")
 	default:
 		p.line("  disagrees:")
 		for _, s := range k.Disagreements {
 			p.wrap("  - ", "    ", s)
 		}
 	}
+	p.checks(k.Checks)
 	p.pairs("  /proc/net/xfrm_stat: ", k.XfrmStat)
 	if len(k.Residue) > 0 {
 		p.pairs("  of these without a packet: ", k.Residue)
@@ -182,6 +184,32 @@ func (p *printer) kernel(k *ledger.Kernel) {
 		p.pairs("  drops that belong to no SA: ", k.WithoutSA)
 	}
 	p.line("")
+}
+
+// checksMax bounds the comparisons that are shown one by one; those that fail are always shown.
+const checksMax = 12
+
+// checks shows what was held against what. Of a long list the agreeing rest is only counted.
+func (p *printer) checks(all []ledger.Check) {
+	shown, rest := 0, 0
+	for _, c := range all {
+		if c.Agrees && shown >= checksMax {
+			rest++
+			continue
+		}
+		shown++
+		whose, mark := "", "="
+		if c.SA != "" {
+			whose = " of " + c.SA
+		}
+		if !c.Agrees {
+			mark = "but"
+		}
+		p.wrap("  ", "    ", fmt.Sprintf("%s%s (%s): kernel %s %s ledger %s", c.Counter, whose, c.Source, group(c.Kernel), mark, group(c.Ledger)))
+	}
+	if rest > 0 {
+		p.line("  … and %d more that agree", rest)
+	}
 }
 
 func (p *printer) hooks(hooks []ledger.Hook) {

@@ -27,7 +27,7 @@ var Start = time.Date(2026, 11, 20, 3, 0, 0, 0, time.UTC)
 
 // World is a host. Blind* switch a source off, as a kernel without it would.
 type World struct {
-	BlindWire, BlindStack, BlindSAD, BlindStat bool
+	BlindWire, BlindStack, BlindDrops, BlindSAD, BlindStat bool // BlindStack takes the drops as well
 
 	Self    ledger.Self
 	Residue map[string]uint64
@@ -38,6 +38,7 @@ type World struct {
 	sas   []*SA
 	ended []ledger.EndedSA
 	lone  map[ledger.Cause]uint64 // drops without an SA
+	drops map[ledger.DropID]uint64
 }
 
 // SA is one association of the world, on the wire and in the kernel.
@@ -57,7 +58,7 @@ type SA struct {
 
 // New makes an empty world.
 func New() *World {
-	return &World{now: Start, Stat: map[string]uint64{}, Residue: map[string]uint64{}, lone: map[ledger.Cause]uint64{}}
+	return &World{now: Start, Stat: map[string]uint64{}, Residue: map[string]uint64{}, lone: map[ledger.Cause]uint64{}, drops: map[ledger.DropID]uint64{}}
 }
 
 // Tick lets time pass.
@@ -249,6 +250,48 @@ func (s *SA) Block(n uint64, c ledger.Cause) { s.Deliver(n); s.drop(c, n) }
 // Vanish lets n packets reach the wire hook and nothing after it.
 func (s *SA) Vanish(n uint64) { s.fresh(n) }
 
+// DropAt is what a drop of this SA's packets looks like at a place.
+func (s *SA) DropAt(stage ledger.DropStage, function, reason string) ledger.DropID {
+	id := ledger.DropID{Stage: stage, Key: s.Key, Src: s.Wire.Src, Function: function, Reason: reason, Ifindex: s.Wire.Ifindex}
+	if stage == ledger.AfterDecap {
+		id.ReqID, id.IfID = s.Entry.ReqID, s.Entry.IfID
+	}
+	return id
+}
+
+// Discard counts n packets as freed by the kernel, and nothing else.
+func (w *World) Discard(n uint64, id ledger.DropID) { w.drops[id] += n }
+
+// Stop lets n packets pass the wire hook and be dropped before xfrm.
+func (s *SA) Stop(n uint64, function, reason, hook string) {
+	s.fresh(n)
+	id := s.DropAt(ledger.BeforeXfrm, function, reason)
+	id.Hook = hook
+	s.world.Discard(n, id)
+}
+
+// Swallow decapsulates n packets that are dropped afterwards.
+func (s *SA) Swallow(n uint64, function, reason, hook string) {
+	s.Deliver(n)
+	id := s.DropAt(ledger.AfterDecap, function, reason)
+	id.Hook = hook
+	s.world.Discard(n, id)
+}
+
+// Withhold numbers n packets that are dropped before the egress wire hook.
+func (s *SA) Withhold(n uint64, function, reason, hook string) {
+	s.Number(n)
+	id := s.DropAt(ledger.AtEgress, function, reason)
+	id.Hook = hook
+	s.world.Discard(n, id)
+}
+
+// Spill lets n packets pass the egress wire hook and be dropped by the queue behind it.
+func (s *SA) Spill(n uint64, function, reason string) {
+	s.Send(n)
+	s.world.Discard(n, s.DropAt(ledger.AtEgress, function, reason))
+}
+
 // Lag lets n packets arrive between the dump of the SAD and the second reading of the wire.
 func (s *SA) Lag(n uint64) { s.fresh(n); s.lag += n }
 
@@ -328,6 +371,12 @@ func (w *World) Snapshot() ledger.Snapshot {
 		}
 		if sa.Unknown > 0 {
 			s.Unknown = append(s.Unknown, ledger.UnknownSPI{Key: sa.Key, Packets: sa.Unknown})
+		}
+	}
+	if !w.BlindStack && !w.BlindDrops {
+		s.HostDrops = []ledger.HostDrop{}
+		for id, n := range w.drops {
+			s.HostDrops = append(s.HostDrops, ledger.HostDrop{DropID: id, Packets: n})
 		}
 	}
 	if !w.BlindStack && len(w.lone) > 0 {
