@@ -36,7 +36,7 @@ static __always_inline bool tc_look(struct __sk_buff *skb, enum direction dir, b
 		.end = (void *)(long)skb->data_end,
 		.limit = skb->len,
 	};
-	struct view v;
+	struct view v = {};
 	enum why why;
 
 	v.asides = asides;

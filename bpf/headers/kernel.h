@@ -191,6 +191,21 @@ struct ip_esp_hdr {
 	__be32 seq_no;
 };
 
+/*
+ * RFC 7296 section 3.1, and RFC 2408 section 3.1 with cookies for SPIs. The SPIs are by halves, because the
+ * header may start at an odd multiple of four.
+ */
+struct ike_hdr {
+	__be32 initiator[2];
+	__be32 responder[2];
+	__u8 next;
+	__u8 version;
+	__u8 exchange;
+	__u8 flags;
+	__be32 id;
+	__be32 length;
+};
+
 /* uapi/linux/udp.h */
 struct udphdr {
 	__be16 source;

@@ -64,9 +64,11 @@ enum lost {
 	LOST_RING_FULL,	 /* event not delivered: ring buffer full */
 	LOST_SUPPRESSED, /* event withheld by the rate limit */
 	LOST_PULL,	 /* TC: bpf_skb_pull_data failed, packet classed as truncated */
-	LOST_STACK_TABLE_FULL,	 /* stack: per-SA cause table full */
-	LOST_UNKNOWN_TABLE_FULL, /* stack: table of unknown SPIs full */
-	LOST_NO_SA,		 /* stack: a drop whose SA could not be read */
+	LOST_STACK_TABLE_FULL,	   /* stack: per-SA cause table full */
+	LOST_UNKNOWN_TABLE_FULL,   /* stack: table of unknown SPIs full */
+	LOST_NO_SA,		   /* stack: a drop whose SA could not be read */
+	LOST_IKE_SUPPRESSED,	   /* IKE header withheld by its own rate limit */
+	LOST_KEEPALIVE_TABLE_FULL, /* NAT keepalive of a new binding, table full: counted in its class only */
 	LOST_MAX,
 };
 
@@ -136,6 +138,11 @@ enum event_kind {
 	 * flags << 8 | first payload, replay_window = the message's length by its own account.
 	 */
 	EVENT_IKE,
+	/*
+	 * An SA's packets come from another address, port or encapsulation than before; src, sport and
+	 * dport are the new ones, value = the old ones: encap << 32 | dport << 16 | sport.
+	 */
+	EVENT_REBIND,
 	EVENT_MAX,
 };
 
@@ -162,7 +169,9 @@ enum event_kind {
 /* Consecutive duplicates, starting at number 1, that prove a restart inside the window. */
 #define SEQ_CONFIRM_INSIDE 32
 #define SEQ_GAPS	   64
-#define HIST_BUCKETS	   16
+/* Its square times the gaps of a long run still fits into 64 bits. */
+#define SPACING_MAX  (1 << 20)
+#define HIST_BUCKETS 16
 
 /* Key of the SA table. dst is folded to 32 bits (IPv4: exactly), probe settles collisions. */
 struct sa_key {
@@ -175,7 +184,8 @@ struct sa_key {
 
 /*
  * One SA in one direction, shared by all CPUs, in the array sa_states at the slot that sa_slots
- * holds for its key. Identity is written once, before the slot is published.
+ * holds for its key. Identity is written once, before the slot is published, but for where the
+ * packets come from (src, sport, dport, encap), which follows the newest packet of the sequence.
  *
  * Identities, exact once no packet is in flight (per-CPU packets from sa_counts):
  *   span    = closed_span + (highest - first + 1)
@@ -229,13 +239,54 @@ struct sa_state {
 	__u64 outside_top;
 	__u64 inside_top;
 	__u64 first_index; /* arrival index of the first packet of the present sequence */
-	__u64 reserved[4]; /* to a multiple of 64 bytes, so that the first cache line stays one */
+	__u64 last_ns;	   /* a capture's time of the newest packet; live, the reader samples it */
+	__u64 ce;	   /* packets whose outer header says "congestion experienced" (RFC 6040) */
+	__u64 restart_ns;  /* when the last restart was proven */
+	__u64 late_spread; /* late packets that came in order on their own CPU: CPUs overtook each other */
+	/* where packets came from before, and when that changed */
+	__u64 rebinds;
+	__u64 rebind_ns;
+	__u8 old_src[16];
+	__u64 old_ports; /* encap << 32 | dport << 16 | sport */
+	/*
+	 * How numbers are skipped: the lengths of gaps, and the distances from the beginning of one gap to
+	 * that of the next, each at most SPACING_MAX, with their squares. A gap that late packets fill
+	 * afterwards stays in these figures.
+	 */
+	__u64 gap_last;
+	__u64 spacings;
+	__u64 spacing_sum;
+	__u64 spacing_squares;
+	__u64 gap_hist[HIST_BUCKETS]; /* log2 of a gap's length, same buckets */
+	__u64 reserved[7];	      /* to a multiple of 64 bytes, so that the first cache line stays one */
 };
 
 /* Per CPU and slot: the straight path writes here and nowhere else but highest and window. */
 struct sa_count {
 	__u64 packets;
-	__u64 bytes; /* outer IP packet, header included */
+	__u64 bytes;   /* outer IP packet, header included */
+	__u64 dscps;   /* set of the DSCPs seen (RFC 2474) */
+	__u32 largest; /* bytes of the largest packet */
+	__u32 newest;  /* the number that last raised `highest` on this CPU */
+};
+
+/* Key and value of the table of NAT keepalives (RFC 3948 section 4), one entry for each binding. */
+struct keepalive_key {
+	__u8 src[16];
+	__u8 dst[16];
+	__u16 sport;
+	__u16 dport;
+	__u8 dir;
+	__u8 family;
+	__u16 pad;
+};
+
+struct keepalive {
+	__u64 packets;
+	__u64 first_ns;
+	__u64 last_ns;
+	__u64 interval_min_ns; /* 0 until there were two */
+	__u64 interval_max_ns;
 };
 
 /* What a capture's packet carries in front of it as XDP metadata. */

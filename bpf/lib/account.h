@@ -3,8 +3,10 @@
 #ifndef XFRMSCOPE_ACCOUNT_H
 #define XFRMSCOPE_ACCOUNT_H
 
+#include "control.h"
 #include "disorder.h"
 #include "parse.h"
+#include "rebind.h"
 #include "sa.h"
 
 #define likely(x)   __builtin_expect(!!(x), 1)
@@ -111,6 +113,16 @@ static __always_inline __u64 join(__u64 top, __u32 seq)
 	return top + (__s64)(__s32)(seq - (__u32)top);
 }
 
+/* What the outer header says beside the SA's identity, in the form of struct sa_state. */
+struct outer {
+	__u64 src_high;
+	__u64 src_low;
+	__u8 tos; /* DSCP and ECN (RFC 3168 section 5) */
+};
+
+#define ECN_MASK 3
+#define ECN_CE	 3
+
 /* What sa_look compares an SA with. */
 struct sought {
 	__u32 spi;
@@ -132,7 +144,7 @@ static __always_inline bool is_sought(const struct sa_state *sa, const struct so
  * the lookups: after them the verifier no longer knows that the packet was long enough.
  */
 static __always_inline struct sa_state *sa_look(const struct view *v, const struct cursor *c,
-						const struct scene *at, __u32 *slot)
+						const struct scene *at, __u32 *slot, struct outer *o)
 {
 	struct sought sought = { .spi = v->spi, .dir = at->dir, .family = v->family };
 	struct sa_key key = { .spi = v->spi, .dir = at->dir, .family = v->family };
@@ -145,12 +157,17 @@ static __always_inline struct sa_state *sa_look(const struct view *v, const stru
 		if ((void *)(ip + 1) > c->end)
 			return NULL;
 		key.dst_fold = ip->daddr;
+		o->tos = ip->tos;
+		o->src_low = (__u64)ip->saddr << 32 | bpf_htonl(0xffff);
 		sought.low = (__u64)ip->daddr << 32 | bpf_htonl(0xffff);
 	} else {
 		const struct ipv6hdr *ip = c->data + v->ip_at;
 
 		if ((void *)(ip + 1) > c->end)
 			return NULL;
+		o->tos = bpf_ntohl(ip->version_class_flow) >> 20;
+		o->src_high = *(const __u64 *)&ip->saddr[0];
+		o->src_low = *(const __u64 *)&ip->saddr[2];
 		sought.high = *(const __u64 *)&ip->daddr[0];
 		sought.low = *(const __u64 *)&ip->daddr[2];
 		key.dst_fold = sought.high ^ sought.high >> 32 ^ sought.low ^ sought.low >> 32;
@@ -178,17 +195,29 @@ static __always_inline struct sa_state *sa_look(const struct view *v, const stru
 	return sa;
 }
 
+/* Whether the packet comes from where the SA's packets came from. */
+static __always_inline bool same_origin(struct sa_state *sa, const struct view *v, const struct scene *at,
+					const struct outer *o)
+{
+	__u64 ports =
+		ports_word(v->encap ? v->sport : 0, v->encap ? v->dport : 0, v->family, at->dir, v->encap);
+
+	return *(const __u64 *)&sa->src[8] == o->src_low && *(const __u64 *)&sa->src[0] == o->src_high &&
+	       READ_ONCE(*sa_ports(sa)) == ports;
+}
+
 static __always_inline void account(const struct view *v, const struct cursor *c, const struct scene *at)
 {
+	struct outer o = {};
 	struct sa_state *sa;
 	struct sa_count *count;
 	struct packet *p;
-	bool opened = false;
+	bool opened = false, moved = false;
 	__u64 top, seq;
 	enum mark mark;
 	__u32 slot = 0;
 
-	sa = sa_look(v, c, at, &slot);
+	sa = sa_look(v, c, at, &slot, &o);
 	if (unlikely(!sa)) {
 		__s64 found;
 
@@ -204,21 +233,34 @@ static __always_inline void account(const struct view *v, const struct cursor *c
 			return;
 	}
 	count = bpf_map_lookup_elem(&sa_counts, &slot);
-	if (likely(count)) {
-		count->packets += 1;
-		count->bytes += v->bytes;
-	} else {
+	if (unlikely(!count)) {
 		lose(LOST_SLOT);
-	}
-	if (unlikely(opened))
 		return;
+	}
+	count->packets += 1;
+	count->bytes += v->bytes;
+	count->dscps |= 1ULL << (o.tos >> 2);
+	if (unlikely(v->bytes > count->largest))
+		count->largest = v->bytes;
+	if (unlikely((o.tos & ECN_MASK) == ECN_CE))
+		atomic_add(&sa->ce, 1);
+	if (cfg_offline)
+		sa->last_ns = at->time_ns;
+	if (unlikely(opened)) {
+		count->newest = v->seq;
+		return;
+	}
 
 	top = READ_ONCE(sa->highest);
 	seq = join(top, v->seq);
 	if (likely(seq - top + SEQ_HORIZON <= 2 * SEQ_HORIZON)) {
 		mark = window_settle(sa, slot, seq, &top);
-		if (likely(mark == MARK_RAISED && seq == top + 1))
-			return;
+		if (likely(mark == MARK_RAISED)) {
+			count->newest = v->seq;
+			moved = !same_origin(sa, v, at, &o);
+			if (likely(seq == top + 1 && !moved))
+				return;
+		}
 	} else {
 		mark = MARK_OUTSIDE;
 	}
@@ -229,7 +271,38 @@ static __always_inline void account(const struct view *v, const struct cursor *c
 	p->top = top;
 	p->slot = slot;
 	p->mark = mark;
+	if (unlikely(moved)) {
+		rebind(slot);
+		if (seq == top + 1)
+			return;
+	}
 	disorder(slot);
+}
+
+/* IKE and NAT keepalives: nothing of an SA, but signs of life of its peer. */
+static __always_inline void control(enum why why, struct view *v, const struct cursor *c,
+				    const struct scene *at)
+{
+	const struct ike_hdr *ike = c->data + (v->ike_at & IKE_AT_MASK);
+	struct packet *p;
+
+	v->encap = 0;
+	v->spi = 0;
+	v->seq = 0;
+	p = packet_fill(v, c, at);
+	if (!p)
+		return;
+	p->top = 0;
+	p->sport = v->sport;
+	p->dport = v->dport;
+	if (why == WHY_KEEPALIVE) {
+		keepalive_count();
+		return;
+	}
+	if ((void *)(ike + 1) > c->end)
+		return;
+	__builtin_memcpy(&p->ike, ike, sizeof(p->ike));
+	ike_report();
 }
 
 static __always_inline void count_packet(enum why why, const struct view *v, const struct scene *at)
@@ -251,6 +324,11 @@ static __always_inline void observe(enum why why, struct view *v, const struct c
 
 	if (why != WHY_ESP && why != WHY_ESP_UDP) {
 		count_packet(why, v, at);
+		if (unlikely(why == WHY_IKE || why == WHY_KEEPALIVE)) {
+			FORGET(v->ip_at, unknown);
+			v->ip_at &= IP_AT_MASK;
+			control(why, v, c, at);
+		}
 		return;
 	}
 	FORGET(v->asides, unknown);

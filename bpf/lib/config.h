@@ -23,6 +23,9 @@ volatile const __u16 cfg_natt_ports[NATT_PORTS] = { 4500 };
  */
 volatile const __u8 cfg_hints = 0;
 
+/* IKE headers that one CPU may report within a second, whatever the limit of other events is. */
+volatile const __u32 cfg_ike_per_sec = 1000;
+
 /* Events of one kind that one CPU may send within a second; the rest is counted as suppressed. */
 volatile const __u32 cfg_events_per_sec = 1000;
 

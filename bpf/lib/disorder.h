@@ -72,6 +72,7 @@ static __always_inline __u64 passed_at(struct sa_state *sa, __u64 seq, bool *flo
  */
 static __always_inline void late(struct sa_state *sa, struct packet *p)
 {
+	struct sa_count *count = bpf_map_lookup_elem(&sa_counts, &p->slot);
 	__u64 displacement = p->top - p->seq64;
 	bool early = p->seq64 < READ_ONCE(sa->first), floor = false;
 	__u32 index, passed, extent;
@@ -81,6 +82,12 @@ static __always_inline void late(struct sa_state *sa, struct packet *p)
 		atomic_add(&sa->early, 1);
 	else
 		atomic_add(&sa->holes, -1);
+	/*
+	 * In order as far as this CPU can tell: the path kept the order, and the CPUs lost it. What the path
+	 * disordered comes late on the CPU that received the higher number, too.
+	 */
+	if (count && (__s32)(p->seq - count->newest) > 0)
+		atomic_add(&sa->late_spread, 1);
 	index = arrival_index(sa);
 	passed = early ? READ_ONCE(sa->first_index) : passed_at(sa, p->seq64, &floor);
 	extent = index - passed;
@@ -96,6 +103,22 @@ static __always_inline void late(struct sa_state *sa, struct packet *p)
 	packet_event(p, EVENT_LATE, p->seq64, displacement, extent);
 }
 
+/* Keeps how long gaps are and how far it is from one to the next. */
+static __always_inline void gap_measure(struct sa_state *sa, __u64 missing, __u64 length)
+{
+	__u64 last = READ_ONCE(sa->gap_last), spacing = missing - last;
+
+	atomic_add(&sa->gap_hist[log2_bucket(length)], 1);
+	WRITE_ONCE(sa->gap_last, missing);
+	if (!last || last >= missing)
+		return; /* the first one, or another CPU was faster */
+	if (spacing > SPACING_MAX)
+		spacing = SPACING_MAX;
+	atomic_add(&sa->spacings, 1);
+	atomic_add(&sa->spacing_sum, spacing);
+	atomic_add(&sa->spacing_squares, spacing * spacing);
+}
+
 static __always_inline void gap(struct sa_state *sa, struct packet *p)
 {
 	__u64 skipped = p->seq64 - p->top - 1;
@@ -103,6 +126,7 @@ static __always_inline void gap(struct sa_state *sa, struct packet *p)
 	atomic_add(&sa->holes, skipped);
 	atomic_add(&sa->gap_events, 1);
 	gap_remember(sa, p->slot, p->top + 1, arrival_index(sa));
+	gap_measure(sa, p->top + 1, skipped);
 	packet_event(p, EVENT_GAP, p->seq64, skipped, 0);
 }
 

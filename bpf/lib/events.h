@@ -46,10 +46,10 @@ static __always_inline void lose(enum lost what)
 }
 
 /*
- * Whether an event of this kind may still be sent in this second. A clock that goes back, as that
- * of a capture file may, opens a new second.
+ * Whether an event of this kind may still be sent in this second, of which `limit` are. A clock that goes
+ * back, as that of a capture file may, opens a new second.
  */
-static __always_inline bool event_allowed(enum event_kind kind, __u64 now_ns)
+static __always_inline bool event_allowed(enum event_kind kind, __u64 now_ns, __u32 limit)
 {
 	__u32 key = kind;
 	struct event_budget *budget = bpf_map_lookup_elem(&event_budgets, &key);
@@ -60,24 +60,17 @@ static __always_inline bool event_allowed(enum event_kind kind, __u64 now_ns)
 		budget->second_ns = now_ns;
 		budget->used = 0;
 	}
-	if (budget->used >= cfg_events_per_sec)
+	if (budget->used >= limit)
 		return false;
 	budget->used += 1;
 	return true;
 }
 
-/*
- * A zeroed event of this kind in the ring, to be filled and submitted; NULL when the rate limit or
- * a full ring withholds it, which is counted.
- */
-static __always_inline struct event *event_begin(enum event_kind kind, __u64 now_ns)
+/* A zeroed event of this kind in the ring, to be filled and submitted; NULL, counted, when it is full. */
+static __always_inline struct event *event_reserve(enum event_kind kind, __u64 now_ns)
 {
 	struct event *e;
 
-	if (!event_allowed(kind, now_ns)) {
-		lose(LOST_SUPPRESSED);
-		return NULL;
-	}
 	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
 	if (!e) {
 		lose(LOST_RING_FULL);
@@ -88,6 +81,16 @@ static __always_inline struct event *event_begin(enum event_kind kind, __u64 now
 	e->kind = kind;
 	e->cpu = bpf_get_smp_processor_id();
 	return e;
+}
+
+/* The same within the rate limit of ordinary events; NULL, counted, beyond it. */
+static __always_inline struct event *event_begin(enum event_kind kind, __u64 now_ns)
+{
+	if (!event_allowed(kind, now_ns, cfg_events_per_sec)) {
+		lose(LOST_SUPPRESSED);
+		return NULL;
+	}
+	return event_reserve(kind, now_ns);
 }
 
 #endif

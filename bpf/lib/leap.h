@@ -114,6 +114,8 @@ static __always_inline bool restart(struct sa_state *sa, struct packet *p, __u32
 	for (int i = 0; i < SEQ_GAPS; i++)
 		WRITE_ONCE(sa->gaps[i], 0);
 	atomic_add(&sa->restarts, 1);
+	WRITE_ONCE(sa->restart_ns, packet_time(p));
+	WRITE_ONCE(sa->gap_last, 0);
 	packet_event(p, EVENT_RESTART, first, 0, 0);
 	return true;
 }

@@ -79,6 +79,16 @@ struct {
 	__type(value, struct by_direction);
 } aside_counts SEC(".maps");
 
+/* Bindings for which NAT keepalives were seen. Anyone can send some, so their number has an end. */
+#define KEEPALIVE_MAX 1024
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, KEEPALIVE_MAX);
+	__type(key, struct keepalive_key);
+	__type(value, struct keepalive);
+} keepalives SEC(".maps");
+
 #ifdef WINDOW_LOCK
 /* Apart from sa_states, because a memory-mapped array may not hold a spin lock. */
 struct sa_lock {

@@ -7,6 +7,7 @@
 #ifndef XFRMSCOPE_PACKET_H
 #define XFRMSCOPE_PACKET_H
 
+#include "kernel.h"
 #include "abi.h"
 #include "events.h"
 #include "verifier.h"
@@ -26,7 +27,8 @@ struct packet {
 	__u8 family;
 	__u8 dir;
 	__u8 encap;
-	__u8 mark; /* enum mark */
+	__u8 mark;	    /* enum mark */
+	struct ike_hdr ike; /* of an IKE message */
 };
 
 /* One for each CPU: programs run with bottom halves disabled, so none interrupts another. */

@@ -10,22 +10,21 @@
 #include "config.h"
 #include "cursor.h"
 
-#define VLAN_DEPTH 2
-#define EXT_DEPTH  8
-#define IKE_PORT   500
-/* RFC 7296 section 3.1. */
-#define IKE_HEADER     28
-#define IKE_VERSION_AT 17
+#define VLAN_DEPTH     2
+#define EXT_DEPTH      8
+#define IKE_PORT       500
 #define NON_ESP_MARKER 0
 #define KEEPALIVE_BYTE 0xff
 #define LEN16_MAX      65535
 /*
  * Bounds that hold by themselves, as masks for the verifier: an IP header lies behind at most 22
- * bytes, its end another 60 further, and extension headers are at most EXT_DEPTH times 2,048 bytes.
+ * bytes, its end another 60 further, and extension headers are at most EXT_DEPTH times 2,048 bytes; an IKE
+ * header comes after all of these.
  */
 #define IP_AT_MASK	  0x1f
 #define TRANSPORT_AT_MASK 0x7f
 #define CHAIN_AT_MASK	  0x7fff
+#define IKE_AT_MASK	  0x7fff
 
 #define ASIDE_BIT(aside) (1U << (aside))
 
@@ -35,6 +34,7 @@
  */
 struct view {
 	__u64 ip_at;  /* where the outer IP header is, from the first byte */
+	__u64 ike_at; /* where the IKE header is, of WHY_IKE */
 	__u64 asides; /* ASIDE_BIT of each */
 	__u32 spi;
 	__u32 seq;
@@ -58,19 +58,17 @@ static __always_inline enum why parse_esp(struct cursor *c, struct view *v)
 }
 
 /* The three fields that tell IKE from zero-filled or random payloads on its ports. */
-static __always_inline enum why parse_ike(struct cursor *c)
+static __always_inline enum why parse_ike(struct cursor *c, struct view *v)
 {
-	__u32 spi;
-	__u8 *ike;
+	struct ike_hdr *ike;
 
-	if (!cursor_take(c, (void **)&ike, IKE_HEADER))
+	if (!cursor_pull(c, &ike))
 		return WHY_BAD_IKE;
-	/* By halves: the header may start at an odd multiple of four. */
-	spi = *(__u32 *)ike | *(__u32 *)(ike + 4);
-	if (!spi)
+	if (!(ike->initiator[0] | ike->initiator[1]))
 		return WHY_BAD_IKE;
-	if (ike[IKE_VERSION_AT] >> 4 != 1 && ike[IKE_VERSION_AT] >> 4 != 2)
+	if (ike->version >> 4 != 1 && ike->version >> 4 != 2)
 		return WHY_BAD_IKE;
+	v->ike_at = c->at - sizeof(*ike);
 	return WHY_IKE;
 }
 
@@ -85,7 +83,7 @@ static __always_inline enum why parse_natt(struct cursor *c, struct view *v)
 	if (!cursor_pull(c, &word))
 		return WHY_NATT_SHORT;
 	if (*word == NON_ESP_MARKER)
-		return parse_ike(c);
+		return parse_ike(c, v);
 	if (!cursor_pull(c, &seq))
 		return WHY_ESP_SHORT;
 	v->spi = bpf_ntohl(*word);
@@ -132,7 +130,7 @@ static __always_inline enum why parse_udp(struct cursor *c, struct view *v)
 			return WHY_BAD_UDP;
 		c->limit = c->at + payload;
 	}
-	return natt ? parse_natt(c, v) : parse_ike(c);
+	return natt ? parse_natt(c, v) : parse_ike(c, v);
 }
 
 /* What parse_chain found instead of a protocol to go on with. */

@@ -66,6 +66,7 @@ static __always_inline void sa_begin(struct sa_state *sa, const struct packet *p
 	sa->highest = seq;
 	sa->first_index = 1;
 	sa->created_ns = packet_time(p);
+	sa->last_ns = cfg_offline ? sa->created_ns : 0;
 	window_step(&word, seq);
 	*window_word(sa, seq) = word;
 }

@@ -16,7 +16,7 @@ static __always_inline int xdp_observe(struct xdp_md *ctx)
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct cursor c = { .data = data, .end = end, .limit = end - data };
 	struct scene at = { .dir = DIR_IN, .from = FROM_XDP, .ctx = ctx };
-	struct view v;
+	struct view v = {};
 	enum why why;
 
 	if (cfg_offline) {
@@ -35,7 +35,6 @@ static __always_inline int xdp_observe(struct xdp_md *ctx)
 		count_class(WHY_NOT_IPSEC, at.dir);
 		return XDP_PASS;
 	}
-	v.asides = 0;
 	why = parse_eth(&c, &v, 0);
 	observe(why, &v, &c, &at);
 	return XDP_PASS;

@@ -75,24 +75,27 @@ const (
 	StackEventKindEVENT_JUMP      StackEventKind = 6
 	StackEventKindEVENT_XFRM_DROP StackEventKind = 7
 	StackEventKindEVENT_IKE       StackEventKind = 8
-	StackEventKindEVENT_MAX       StackEventKind = 9
+	StackEventKindEVENT_REBIND    StackEventKind = 9
+	StackEventKindEVENT_MAX       StackEventKind = 10
 )
 
 type StackLost uint32
 
 const (
-	StackLostLOST_SA_TABLE_FULL      StackLost = 0
-	StackLostLOST_SA_HASH            StackLost = 1
-	StackLostLOST_SA_INSERT          StackLost = 2
-	StackLostLOST_SLOT               StackLost = 3
-	StackLostLOST_CONTENTION         StackLost = 4
-	StackLostLOST_RING_FULL          StackLost = 5
-	StackLostLOST_SUPPRESSED         StackLost = 6
-	StackLostLOST_PULL               StackLost = 7
-	StackLostLOST_STACK_TABLE_FULL   StackLost = 8
-	StackLostLOST_UNKNOWN_TABLE_FULL StackLost = 9
-	StackLostLOST_NO_SA              StackLost = 10
-	StackLostLOST_MAX                StackLost = 11
+	StackLostLOST_SA_TABLE_FULL        StackLost = 0
+	StackLostLOST_SA_HASH              StackLost = 1
+	StackLostLOST_SA_INSERT            StackLost = 2
+	StackLostLOST_SLOT                 StackLost = 3
+	StackLostLOST_CONTENTION           StackLost = 4
+	StackLostLOST_RING_FULL            StackLost = 5
+	StackLostLOST_SUPPRESSED           StackLost = 6
+	StackLostLOST_PULL                 StackLost = 7
+	StackLostLOST_STACK_TABLE_FULL     StackLost = 8
+	StackLostLOST_UNKNOWN_TABLE_FULL   StackLost = 9
+	StackLostLOST_NO_SA                StackLost = 10
+	StackLostLOST_IKE_SUPPRESSED       StackLost = 11
+	StackLostLOST_KEEPALIVE_TABLE_FULL StackLost = 12
+	StackLostLOST_MAX                  StackLost = 13
 )
 
 type StackShadow struct {
@@ -186,6 +189,7 @@ const (
 	StackVarCfgHaveAudit               = "cfg_have_audit"
 	StackVarCfgHaveKfree               = "cfg_have_kfree"
 	StackVarCfgHints                   = "cfg_hints"
+	StackVarCfgIkePerSec               = "cfg_ike_per_sec"
 	StackVarCfgMibSlots                = "cfg_mib_slots"
 	StackVarCfgNattPorts               = "cfg_natt_ports"
 	StackVarCfgOffline                 = "cfg_offline"
@@ -276,6 +280,7 @@ type StackVariableSpecs struct {
 	CfgHaveAudit        *ebpf.VariableSpec `ebpf:"cfg_have_audit"`
 	CfgHaveKfree        *ebpf.VariableSpec `ebpf:"cfg_have_kfree"`
 	CfgHints            *ebpf.VariableSpec `ebpf:"cfg_hints"`
+	CfgIkePerSec        *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
 	CfgMibSlots         *ebpf.VariableSpec `ebpf:"cfg_mib_slots"`
 	CfgNattPorts        *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline          *ebpf.VariableSpec `ebpf:"cfg_offline"`
@@ -338,6 +343,7 @@ type StackVariables struct {
 	CfgHaveAudit        *ebpf.Variable `ebpf:"cfg_have_audit"`
 	CfgHaveKfree        *ebpf.Variable `ebpf:"cfg_have_kfree"`
 	CfgHints            *ebpf.Variable `ebpf:"cfg_hints"`
+	CfgIkePerSec        *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
 	CfgMibSlots         *ebpf.Variable `ebpf:"cfg_mib_slots"`
 	CfgNattPorts        *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline          *ebpf.Variable `ebpf:"cfg_offline"`

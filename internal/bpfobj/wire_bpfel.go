@@ -72,24 +72,47 @@ const (
 	LockfreeEventKindEVENT_JUMP      LockfreeEventKind = 6
 	LockfreeEventKindEVENT_XFRM_DROP LockfreeEventKind = 7
 	LockfreeEventKindEVENT_IKE       LockfreeEventKind = 8
-	LockfreeEventKindEVENT_MAX       LockfreeEventKind = 9
+	LockfreeEventKindEVENT_REBIND    LockfreeEventKind = 9
+	LockfreeEventKindEVENT_MAX       LockfreeEventKind = 10
 )
+
+type LockfreeKeepalive struct {
+	_             structs.HostLayout
+	Packets       uint64
+	FirstNs       uint64
+	LastNs        uint64
+	IntervalMinNs uint64
+	IntervalMaxNs uint64
+}
+
+type LockfreeKeepaliveKey struct {
+	_      structs.HostLayout
+	Src    [16]uint8
+	Dst    [16]uint8
+	Sport  uint16
+	Dport  uint16
+	Dir    uint8
+	Family uint8
+	Pad    uint16
+}
 
 type LockfreeLost uint32
 
 const (
-	LockfreeLostLOST_SA_TABLE_FULL      LockfreeLost = 0
-	LockfreeLostLOST_SA_HASH            LockfreeLost = 1
-	LockfreeLostLOST_SA_INSERT          LockfreeLost = 2
-	LockfreeLostLOST_SLOT               LockfreeLost = 3
-	LockfreeLostLOST_CONTENTION         LockfreeLost = 4
-	LockfreeLostLOST_RING_FULL          LockfreeLost = 5
-	LockfreeLostLOST_SUPPRESSED         LockfreeLost = 6
-	LockfreeLostLOST_PULL               LockfreeLost = 7
-	LockfreeLostLOST_STACK_TABLE_FULL   LockfreeLost = 8
-	LockfreeLostLOST_UNKNOWN_TABLE_FULL LockfreeLost = 9
-	LockfreeLostLOST_NO_SA              LockfreeLost = 10
-	LockfreeLostLOST_MAX                LockfreeLost = 11
+	LockfreeLostLOST_SA_TABLE_FULL        LockfreeLost = 0
+	LockfreeLostLOST_SA_HASH              LockfreeLost = 1
+	LockfreeLostLOST_SA_INSERT            LockfreeLost = 2
+	LockfreeLostLOST_SLOT                 LockfreeLost = 3
+	LockfreeLostLOST_CONTENTION           LockfreeLost = 4
+	LockfreeLostLOST_RING_FULL            LockfreeLost = 5
+	LockfreeLostLOST_SUPPRESSED           LockfreeLost = 6
+	LockfreeLostLOST_PULL                 LockfreeLost = 7
+	LockfreeLostLOST_STACK_TABLE_FULL     LockfreeLost = 8
+	LockfreeLostLOST_UNKNOWN_TABLE_FULL   LockfreeLost = 9
+	LockfreeLostLOST_NO_SA                LockfreeLost = 10
+	LockfreeLostLOST_IKE_SUPPRESSED       LockfreeLost = 11
+	LockfreeLostLOST_KEEPALIVE_TABLE_FULL LockfreeLost = 12
+	LockfreeLostLOST_MAX                  LockfreeLost = 13
 )
 
 type LockfreeOfflineMeta struct {
@@ -116,12 +139,27 @@ type LockfreePacket struct {
 	Dir     uint8
 	Encap   uint8
 	Mark    uint8
+	Ike     struct {
+		_         structs.HostLayout
+		Initiator [2]uint32
+		Responder [2]uint32
+		Next      uint8
+		Version   uint8
+		Exchange  uint8
+		Flags     uint8
+		Id        uint32
+		Length    uint32
+	}
+	_ [4]byte
 }
 
 type LockfreeSaCount struct {
 	_       structs.HostLayout
 	Packets uint64
 	Bytes   uint64
+	Dscps   uint64
+	Largest uint32
+	Newest  uint32
 }
 
 type LockfreeSaKey struct {
@@ -171,7 +209,20 @@ type LockfreeSaState struct {
 	OutsideTop       uint64
 	InsideTop        uint64
 	FirstIndex       uint64
-	Reserved         [4]uint64
+	LastNs           uint64
+	Ce               uint64
+	RestartNs        uint64
+	LateSpread       uint64
+	Rebinds          uint64
+	RebindNs         uint64
+	OldSrc           [16]uint8
+	OldPorts         uint64
+	GapLast          uint64
+	Spacings         uint64
+	SpacingSum       uint64
+	SpacingSquares   uint64
+	GapHist          [16]uint64
+	Reserved         [7]uint64
 }
 
 type LockfreeWhy uint32
@@ -208,6 +259,7 @@ const (
 	LockfreeMapEventBudgets    = "event_budgets"
 	LockfreeMapEvents          = "events"
 	LockfreeMapFreeSlots       = "free_slots"
+	LockfreeMapKeepalives      = "keepalives"
 	LockfreeMapLostCounts      = "lost_counts"
 	LockfreeMapSaCounts        = "sa_counts"
 	LockfreeMapSaHints         = "sa_hints"
@@ -221,6 +273,7 @@ const (
 	LockfreeProgXdpIngress     = "xdp_ingress"
 	LockfreeVarCfgEventsPerSec = "cfg_events_per_sec"
 	LockfreeVarCfgHints        = "cfg_hints"
+	LockfreeVarCfgIkePerSec    = "cfg_ike_per_sec"
 	LockfreeVarCfgNattPorts    = "cfg_natt_ports"
 	LockfreeVarCfgOffline      = "cfg_offline"
 )
@@ -283,6 +336,7 @@ type LockfreeMapSpecs struct {
 	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
+	Keepalives    *ebpf.MapSpec `ebpf:"keepalives"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
 	SaHints       *ebpf.MapSpec `ebpf:"sa_hints"`
@@ -297,6 +351,7 @@ type LockfreeMapSpecs struct {
 type LockfreeVariableSpecs struct {
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
+	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 }
@@ -326,6 +381,7 @@ type LockfreeMaps struct {
 	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
 	Events        *ebpf.Map `ebpf:"events"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
+	Keepalives    *ebpf.Map `ebpf:"keepalives"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
 	SaHints       *ebpf.Map `ebpf:"sa_hints"`
@@ -341,6 +397,7 @@ func (m *LockfreeMaps) Close() error {
 		m.EventBudgets,
 		m.Events,
 		m.FreeSlots,
+		m.Keepalives,
 		m.LostCounts,
 		m.SaCounts,
 		m.SaHints,
@@ -356,6 +413,7 @@ func (m *LockfreeMaps) Close() error {
 type LockfreeVariables struct {
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
+	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 }

@@ -21,6 +21,7 @@ const (
 	LockedMapEventBudgets    = "event_budgets"
 	LockedMapEvents          = "events"
 	LockedMapFreeSlots       = "free_slots"
+	LockedMapKeepalives      = "keepalives"
 	LockedMapLostCounts      = "lost_counts"
 	LockedMapSaCounts        = "sa_counts"
 	LockedMapSaHints         = "sa_hints"
@@ -35,6 +36,7 @@ const (
 	LockedProgXdpIngress     = "xdp_ingress"
 	LockedVarCfgEventsPerSec = "cfg_events_per_sec"
 	LockedVarCfgHints        = "cfg_hints"
+	LockedVarCfgIkePerSec    = "cfg_ike_per_sec"
 	LockedVarCfgNattPorts    = "cfg_natt_ports"
 	LockedVarCfgOffline      = "cfg_offline"
 )
@@ -97,6 +99,7 @@ type LockedMapSpecs struct {
 	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
+	Keepalives    *ebpf.MapSpec `ebpf:"keepalives"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
 	SaHints       *ebpf.MapSpec `ebpf:"sa_hints"`
@@ -112,6 +115,7 @@ type LockedMapSpecs struct {
 type LockedVariableSpecs struct {
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
+	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 }
@@ -141,6 +145,7 @@ type LockedMaps struct {
 	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
 	Events        *ebpf.Map `ebpf:"events"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
+	Keepalives    *ebpf.Map `ebpf:"keepalives"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
 	SaHints       *ebpf.Map `ebpf:"sa_hints"`
@@ -157,6 +162,7 @@ func (m *LockedMaps) Close() error {
 		m.EventBudgets,
 		m.Events,
 		m.FreeSlots,
+		m.Keepalives,
 		m.LostCounts,
 		m.SaCounts,
 		m.SaHints,
@@ -173,6 +179,7 @@ func (m *LockedMaps) Close() error {
 type LockedVariables struct {
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
+	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 }

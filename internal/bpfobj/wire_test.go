@@ -197,6 +197,8 @@ func (w *wire) sas() []sa {
 		for _, c := range perCPU {
 			s.Packets += c.Packets
 			s.Bytes += c.Bytes
+			s.Dscps |= c.Dscps
+			s.Largest = max(s.Largest, c.Largest)
 		}
 		got = append(got, s)
 	}
@@ -233,7 +235,7 @@ func TestEnumNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"sa_new", "gap", "duplicate", "late", "stale", "restart", "jump", "xfrm_drop", "ike"}
+	want := []string{"sa_new", "gap", "duplicate", "late", "stale", "restart", "jump", "xfrm_drop", "ike", "rebind"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error("event kinds (-want +got):\n" + diff)
 	}

@@ -30,7 +30,7 @@ func newTrace() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trace",
 		Short: "The events of the tunnels as they happen, a line each",
-		Long: `Prints gaps, duplicates, late packets, restarts and xfrm drops as they happen. Events are samples,
+		Long: `Prints gaps, duplicates, late packets, restarts, IKE headers and xfrm drops as they happen. Events are samples,
 limited per kind, second and CPU; how many were withheld or lost is printed at the end. Totals are
 what 'xfrmscope diagnose' gives.`,
 		Example: `  xfrmscope trace
@@ -60,7 +60,7 @@ what 'xfrmscope diagnose' gives.`,
 	cmd.Flags().StringSliceVar(&o.spis, "spi", nil, "only SAs with this `SPI` (0x… or decimal), repeatable")
 	cmd.Flags().StringVar(&o.peer, "peer", "", "only packets from or to this `prefix` (outer address)")
 	cmd.Flags().StringSliceVar(&o.kinds, "kind", nil,
-		"only events of this `kind`, repeatable: sa_new, gap, duplicate, late, stale, restart, jump, xfrm_drop")
+		"only events of this `kind`, repeatable: sa_new, gap, duplicate, late, stale, restart, jump, rebind, ike, xfrm_drop")
 	cmd.Flags().Uint32Var(&o.live.eventsPerSec, "rate", 1000, "at most this many `events` per kind, second and CPU")
 	return cmd
 }
@@ -126,7 +126,7 @@ type eventFilter struct {
 
 var eventKinds = []string{
 	reader.KindSANew, reader.KindGap, reader.KindDuplicate, reader.KindLate,
-	reader.KindStale, reader.KindRestart, reader.KindJump, reader.KindXfrmDrop,
+	reader.KindStale, reader.KindRestart, reader.KindJump, reader.KindRebind, reader.KindIKE, reader.KindXfrmDrop,
 }
 
 func newEventFilter(spis []string, peer string, kinds []string) (f eventFilter, err error) {

@@ -43,10 +43,12 @@ type WireSA struct {
 	SrcPort          uint16
 	DstPort          uint16
 	Ifindex          int
-	Created          time.Duration // CLOCK_MONOTONIC of the first packet
+	Created          time.Duration // CLOCK_MONOTONIC of the first packet; a capture's own clock
+	LastSeen         time.Duration // the same of the newest packet; live to a quarter of the reader's horizon (250 ms)
 	Packets          uint64
 	PacketsBefore    uint64 // the same, read before the SAD was dumped: Packets was read after it
 	Bytes            uint64 // outer IP packets, headers included
+	LargestBytes     uint64 // the largest outer IP packet, header included
 	FirstSeq         uint64
 	HighestSeq       uint64
 	Span             uint64 // numbers from first to highest, over all restarts
@@ -64,6 +66,26 @@ type WireSA struct {
 	ExtentHist       []uint64 // log2
 	DisplacementMax  uint64   // highest - seq of a late packet, numbers
 	DisplacementHist []uint64 // log2
+
+	CPUs       map[int]uint64 // packets by the CPU that received them; CPUs without any are left out
+	LateSpread uint64         // part of Late that came in order on its own CPU: CPUs overtook each other
+	DSCPs      uint64         // set of the outer DSCPs seen, a bit each (RFC 2474)
+	CE         uint64         // packets marked "congestion experienced" in the outer header (RFC 3168)
+	RestartAt  time.Duration  // when the last restart was proven; the clock of Created
+
+	// Where packets came from before Src, SrcPort, DstPort and Encap, which are those of the newest.
+	Rebinds    uint64
+	RebindAt   time.Duration // when that last changed
+	OldSrc     netip.Addr
+	OldSrcPort uint16
+	OldDstPort uint16
+	OldEncap   Encap
+
+	// How numbers were skipped, late ones included. Spacing is from one gap's beginning to the next's.
+	GapHist        []uint64 // log2 of a gap's length
+	Spacings       uint64
+	SpacingSum     uint64
+	SpacingSquares uint64
 }
 
 // WireTotals are the wire programs' own counters, by the names of the enums in bpf/lib/abi.h in

@@ -38,7 +38,26 @@ type Event struct {
 	Interface    string           `json:"interface,omitempty"`
 	Ifindex      uint32           `json:"ifindex,omitempty"`
 	CPU          uint32           `json:"cpu"`
+	IKE          *IKEHeader       `json:"ike,omitempty"` // ike
 }
+
+// IKEHeader is what an IKE message says in the clear (RFC 7296 section 3.1, RFC 2408 section 3.1).
+type IKEHeader struct {
+	Initiator   IKESPI `json:"initiator_spi"` // IKEv1: cookies
+	Responder   IKESPI `json:"responder_spi"` // 0 until it has answered
+	MessageID   uint32 `json:"message_id"`
+	Version     uint8  `json:"version"` // major << 4 | minor
+	Exchange    uint8  `json:"exchange"`
+	Flags       uint8  `json:"flags"`
+	NextPayload uint8  `json:"next_payload"`
+	Length      uint32 `json:"length"` // of the whole message, by its own account
+}
+
+// IKESPI is an IKE SPI (IKEv1: cookie), which JSON's numbers cannot hold.
+type IKESPI uint64
+
+// MarshalText writes the SPI as IKE daemons do: sixteen hexadecimal digits.
+func (s IKESPI) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%016x", uint64(s)), nil }
 
 // Kinds of events, as Event.Kind has them.
 const (
@@ -50,6 +69,8 @@ const (
 	KindRestart   = "restart"
 	KindJump      = "jump"
 	KindXfrmDrop  = "xfrm_drop"
+	KindIKE       = "ike"
+	KindRebind    = "rebind"
 )
 
 // Translate gives names to the numbers in events that only this kernel and this machine know. Any
@@ -92,6 +113,14 @@ func (n *Names) decodeEvent(b []byte, c clock, tr Translate) (Event, error) {
 	}
 	if tr.Interface != nil && raw.Ifindex != 0 {
 		e.Interface = tr.Interface(raw.Ifindex)
+	}
+	if e.Kind == KindIKE {
+		e.IKE = &IKEHeader{
+			Initiator: IKESPI(raw.Seq), Responder: IKESPI(raw.Top), MessageID: uint32(raw.Value), Version: uint8(raw.Extent >> 24),
+			Exchange: uint8(raw.Extent >> 16), Flags: uint8(raw.Extent >> 8), NextPayload: uint8(raw.Extent), Length: raw.ReplayWindow,
+		}
+		e.Seq, e.Top, e.Value, e.Extent, e.ReplayWindow = 0, 0, 0, 0, 0
+		return e, nil
 	}
 	if e.Kind != KindXfrmDrop {
 		// On the wire numbers are joined and biased, each restart an epoch further (abi.h).

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -37,6 +39,27 @@ func OpenEvents(ring *ebpf.Map, tr Translate) (*Events, error) {
 	return &Events{rd: rd, names: names, clock: c, tr: tr}, nil
 }
 
+// OpenCaptureEvents opens the ring of a wire program that is fed from a capture, whose times count from
+// the epoch. Its events are taken with Drain.
+func OpenCaptureEvents(ring *ebpf.Map) (*Events, error) {
+	e, err := OpenEvents(ring, Translate{})
+	if err != nil {
+		return nil, err
+	}
+	e.clock = clock{time.Unix(0, 0)}
+	// Reading never waits: what the program has written is there when it returns.
+	e.rd.SetDeadline(time.Unix(1, 0))
+	return e, nil
+}
+
+// Drain hands fn what is in the ring at this moment.
+func (e *Events) Drain(fn func(Event) error) error {
+	if e.rd.AvailableBytes() == 0 {
+		return nil
+	}
+	return e.drain(fn)
+}
+
 // Run hands every event to fn until the context ends, and then what was already in the ring, before
 // it returns nil. To have no event added meanwhile, detach first: before is called between the two.
 // An error of fn ends it at once. Run returns only once.
@@ -65,7 +88,7 @@ func (e *Events) drain(fn func(Event) error) error {
 	var rec ringbuf.Record
 	for {
 		switch err := e.rd.ReadInto(&rec); {
-		case errors.Is(err, ringbuf.ErrFlushed), errors.Is(err, ringbuf.ErrClosed):
+		case errors.Is(err, ringbuf.ErrFlushed), errors.Is(err, ringbuf.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
 		case err != nil:
 			return fmt.Errorf("read event ring: %w", err)

@@ -12,6 +12,9 @@ import (
 // key=value.
 func (e Event) Line() string {
 	var b strings.Builder
+	if e.IKE != nil {
+		return e.ikeLine()
+	}
 	fmt.Fprintf(&b, "%s %-9s %-3s spi=%s %s > %s", e.Time.Local().Format("15:04:05.000000"), e.Kind, e.Direction,
 		e.SPI, endpoint(e.Src, e.SrcPort), endpoint(e.Dst, e.DstPort))
 	if e.Seq != 0 || e.Kind != KindXfrmDrop {
@@ -28,6 +31,8 @@ func (e Event) Line() string {
 		fmt.Fprintf(&b, " distance=%d top=%d", e.Value, e.Top)
 	case KindRestart:
 		fmt.Fprintf(&b, " top=%d", e.Top)
+	case KindRebind:
+		fmt.Fprintf(&b, " old_sport=%d old_dport=%d old_encap=%s", uint16(e.Value), uint16(e.Value>>16), encap(uint8(e.Value>>32)))
 	case KindXfrmDrop:
 		e.dropFields(&b)
 	}
@@ -36,6 +41,18 @@ func (e Event) Line() string {
 	}
 	fmt.Fprintf(&b, " cpu=%d", e.CPU)
 	return b.String()
+}
+
+// ikeLine writes an IKE header.
+func (e Event) ikeLine() string {
+	h := e.IKE
+	line := fmt.Sprintf("%s %-9s %-3s %s > %s v%d.%d exchange=%d flags=0x%02x id=%d spi=%016x/%016x length=%d",
+		e.Time.Local().Format("15:04:05.000000"), e.Kind, e.Direction, endpoint(e.Src, e.SrcPort), endpoint(e.Dst, e.DstPort),
+		h.Version>>4, h.Version&0xf, h.Exchange, h.Flags, h.MessageID, uint64(h.Initiator), uint64(h.Responder), h.Length)
+	if e.Interface != "" {
+		line += " dev=" + e.Interface
+	}
+	return line + fmt.Sprintf(" cpu=%d", e.CPU)
 }
 
 func (e Event) dropFields(b *strings.Builder) {

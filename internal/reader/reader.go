@@ -75,6 +75,7 @@ type Reader struct {
 	synced     time.Time // when Sync last ran, by the real clock
 	started    time.Time
 	usedBefore time.Duration // CPU time at the start
+	monoStart  time.Duration // CLOCK_MONOTONIC at the start
 }
 
 // slotRecord is what the reader remembers of a slot between readings.
@@ -111,6 +112,11 @@ func New(src Source, opts Options) (*Reader, error) {
 	r := &Reader{src: src, opts: opts, names: names, live: make(map[uint32]*slotRecord)}
 	r.reap.folded = make(map[ledger.SAKey]ledger.WireSA)
 	r.started = opts.Now()
+	mono, err := monoNow()
+	if err != nil {
+		return nil, err
+	}
+	r.monoStart = time.Duration(mono)
 	if r.usedBefore, err = cpuTime(); err != nil {
 		return nil, err
 	}
@@ -183,6 +189,15 @@ func (r *Reader) eachState(now time.Time, fn func(*slotRecord, *State)) error {
 	return nil
 }
 
+// lastSeen is the time of an SA's newest packet. The straight path reads no clock, so on a live
+// interface it is when a sample first saw the packet; a capture tells it exactly.
+func (r *Reader) lastSeen(rec *slotRecord, s *State) time.Duration {
+	if s.LastNs != 0 {
+		return time.Duration(s.LastNs)
+	}
+	return r.monoStart + rec.changed.Sub(r.started)
+}
+
 // Snapshot reads everything at one moment: each SA's packets, then what dump reads, then the stack,
 // then all the rest. What the kernel did between the two readings of the wire is what the ledger
 // allows for as in flight.
@@ -236,13 +251,14 @@ func (r *Reader) readWire(snap *ledger.Snapshot) error {
 	}
 	var errs []error
 	err := r.eachState(snap.At, func(rec *slotRecord, s *State) {
-		count, err := r.table.Count(rec.slot.Index)
+		count, cpus, err := r.table.Count(rec.slot.Index)
 		if err != nil {
 			errs = append(errs, err)
 			return
 		}
 		rec.history.add(snap.At, s.Highest, r.opts.Horizon)
 		w := s.WireSA(count, s.missingAbove(rec.history.settled(snap.At, r.opts.Horizon)))
+		w.CPUs, w.LastSeen = cpus, r.lastSeen(rec, s)
 		w.PacketsBefore = 0
 		if rec.hasFirst {
 			// Counts and state are written one after the other; the earlier reading is never

@@ -103,7 +103,7 @@ func (r *Reader) finish(now time.Time) error {
 			errs = append(errs, err)
 			continue
 		}
-		count, err := r.table.Count(index)
+		count, cpus, err := r.table.Count(index)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -113,7 +113,9 @@ func (r *Reader) finish(now time.Time) error {
 			continue
 		}
 		delete(r.live, index)
-		r.fold(s.WireSA(count, 0))
+		w := s.WireSA(count, 0)
+		w.CPUs, w.LastSeen = cpus, r.lastSeen(rec, s)
+		r.fold(w)
 	}
 	return errors.Join(errs...)
 }

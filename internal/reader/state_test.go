@@ -28,7 +28,7 @@ func TestLayout(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, size := range map[string]uint32{"sa_states": uint32(StateSize), "sa_counts": 16, "sa_slots": 4} {
+		for name, size := range map[string]uint32{"sa_states": uint32(StateSize), "sa_counts": 32, "sa_slots": 4} {
 			if got := spec.Maps[name].ValueSize; got != size {
 				t.Errorf("lock-free %v: %s holds %d bytes, want %d", lockfree, name, got, size)
 			}
@@ -140,8 +140,11 @@ func TestWireSA(t *testing.T) {
 		Holes: 7, Early: 2, Duplicates: 3, Stale: 4, Late: 5, Jumps: 1, GapEvents: 6, ExtentMax: 8, DisplacementMax: 9,
 		ExtentUnknown: 1, CreatedNs: 1000,
 	}
-	s.ExtentHist[3], s.DisplacementHist[4] = 1, 2
-	got := s.WireSA(Count{Packets: 11, Bytes: 1100}, 99)
+	s.ExtentHist[3], s.DisplacementHist[4], s.GapHist[0] = 1, 2, 6
+	s.LastNs, s.LateSpread, s.Ce, s.RestartNs = 5000, 4, 13, 6000
+	s.Rebinds, s.RebindNs, s.OldSrc, s.OldPorts = 2, 7000, netip.MustParseAddr("192.0.2.7").As16(), 1<<32|4500<<16|1024
+	s.Spacings, s.SpacingSum, s.SpacingSquares = 5, 50, 510
+	got := s.WireSA(Count{Packets: 11, Bytes: 1100, Largest: 1500, Dscps: 1<<46 | 1}, 99)
 	want := ledger.WireSA{
 		Key: ledger.SAKey{Dst: netip.MustParseAddr("192.0.2.2"), SPI: 0xc0ffee01, Proto: ledger.ESP, Direction: ledger.Out},
 		Src: netip.MustParseAddr("192.0.2.1"), Encap: ledger.EncapUDP, SrcPort: 4500, DstPort: 4501, Ifindex: 3,
@@ -151,6 +154,9 @@ func TestWireSA(t *testing.T) {
 		Missing: 7, Pending: 7, // never more than are missing
 		Jumps: 1, GapEvents: 6, ExtentMax: 8, ExtentFloor: 1, DisplacementMax: 9,
 		ExtentHist: hist(3, 1), DisplacementHist: hist(4, 2),
+		LargestBytes: 1500, LastSeen: 5 * time.Microsecond, LateSpread: 4, DSCPs: 1<<46 | 1, CE: 13, RestartAt: 6 * time.Microsecond,
+		Rebinds: 2, RebindAt: 7 * time.Microsecond, OldSrc: netip.MustParseAddr("192.0.2.7"), OldSrcPort: 1024, OldDstPort: 4500,
+		OldEncap: ledger.EncapUDP, GapHist: hist(0, 6), Spacings: 5, SpacingSum: 50, SpacingSquares: 510,
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -195,8 +201,10 @@ func TestMergeForgetsNothing(t *testing.T) {
 		switch {
 		case f.Name == "FirstSeq":
 			want = 3
-		case f.Name == "HighestSeq" || strings.HasSuffix(f.Name, "Max"):
+		case f.Name == "HighestSeq" || strings.HasSuffix(f.Name, "Max"), f.Name == "LargestBytes":
 			want = 5
+		case f.Name == "DSCPs":
+			want = 3 | 5
 		}
 		if got := sum.Field(i).Uint(); got != want {
 			t.Errorf("%s: %d, want %d", f.Name, got, want)

@@ -162,18 +162,26 @@ func (t *Table) readState(slot uint32) (*State, error) {
 	return DecodeState(t.buf)
 }
 
-// Count sums one slot's per-CPU counts.
-func (t *Table) Count(slot uint32) (Count, error) {
+// Count sums one slot's per-CPU counts, and says how many packets each CPU counted.
+func (t *Table) Count(slot uint32) (Count, map[int]uint64, error) {
 	perCPU := make([]Count, t.cpus)
 	if err := t.maps.SACounts.Lookup(slot, &perCPU); err != nil {
-		return Count{}, fmt.Errorf("read sa_counts slot %d: %w", slot, err)
+		return Count{}, nil, fmt.Errorf("read sa_counts slot %d: %w", slot, err)
 	}
-	return Sum(perCPU, addCount), nil
+	cpus := map[int]uint64{}
+	for cpu, c := range perCPU {
+		if c.Packets > 0 {
+			cpus[cpu] = c.Packets
+		}
+	}
+	return Sum(perCPU, addCount), cpus, nil
 }
 
 func addCount(dst *Count, c Count) {
 	dst.Packets += c.Packets
 	dst.Bytes += c.Bytes
+	dst.Dscps |= c.Dscps
+	dst.Largest = max(dst.Largest, c.Largest)
 }
 
 // Sum folds the values that the possible CPUs hold into one.

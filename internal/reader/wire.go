@@ -3,6 +3,7 @@
 package reader
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -33,7 +34,6 @@ func (s *State) WireSA(c Count, pending uint64) ledger.WireSA {
 	w := ledger.WireSA{
 		Key:              s.Key(),
 		Src:              addr(s.Src),
-		Encap:            ledger.EncapNone,
 		SrcPort:          s.Sport,
 		DstPort:          s.Dport,
 		Ifindex:          int(s.Ifindex),
@@ -41,6 +41,8 @@ func (s *State) WireSA(c Count, pending uint64) ledger.WireSA {
 		Packets:          c.Packets,
 		PacketsBefore:    c.Packets,
 		Bytes:            c.Bytes,
+		LargestBytes:     uint64(c.Largest),
+		LastSeen:         time.Duration(s.LastNs),
 		FirstSeq:         s.OriginalFirst & (seqBias - 1),
 		HighestSeq:       s.plain(s.Highest),
 		Span:             s.span(),
@@ -58,11 +60,29 @@ func (s *State) WireSA(c Count, pending uint64) ledger.WireSA {
 		ExtentHist:       slices.Clone(s.ExtentHist[:]),
 		DisplacementMax:  s.DisplacementMax,
 		DisplacementHist: slices.Clone(s.DisplacementHist[:]),
+		LateSpread:       s.LateSpread,
+		DSCPs:            c.Dscps,
+		CE:               s.Ce,
+		RestartAt:        time.Duration(s.RestartNs),
+		Rebinds:          s.Rebinds,
+		GapHist:          slices.Clone(s.GapHist[:]),
+		Spacings:         s.Spacings,
+		SpacingSum:       s.SpacingSum,
+		SpacingSquares:   s.SpacingSquares,
 	}
-	if s.Encap != 0 {
-		w.Encap = ledger.EncapUDP
+	if s.Rebinds > 0 {
+		w.RebindAt, w.OldSrc = time.Duration(s.RebindNs), addr(s.OldSrc)
+		w.OldSrcPort, w.OldDstPort, w.OldEncap = uint16(s.OldPorts), uint16(s.OldPorts>>16), encap(uint8(s.OldPorts>>32))
 	}
+	w.Encap = encap(s.Encap)
 	return w
+}
+
+func encap(e uint8) ledger.Encap {
+	if e != 0 {
+		return ledger.EncapUDP
+	}
+	return ledger.EncapNone
 }
 
 // Key is the SA's identity on the wire. The wire programs account ESP only.
@@ -93,12 +113,30 @@ func merge(w, later ledger.WireSA) ledger.WireSA {
 		{&out.Span, w.Span}, {&out.Unique, w.Unique}, {&out.Duplicates, w.Duplicates}, {&out.Late, w.Late},
 		{&out.Stale, w.Stale}, {&out.Missing, w.Missing}, {&out.Pending, w.Pending},
 		{&out.Restarts, w.Restarts}, {&out.Jumps, w.Jumps}, {&out.GapEvents, w.GapEvents},
-		{&out.ExtentFloor, w.ExtentFloor},
+		{&out.ExtentFloor, w.ExtentFloor}, {&out.LateSpread, w.LateSpread}, {&out.CE, w.CE},
+		{&out.Rebinds, w.Rebinds}, {&out.Spacings, w.Spacings}, {&out.SpacingSum, w.SpacingSum},
+		{&out.SpacingSquares, w.SpacingSquares},
 	} {
 		*f.dst += f.add
 	}
 	out.ExtentMax = max(w.ExtentMax, later.ExtentMax)
 	out.DisplacementMax = max(w.DisplacementMax, later.DisplacementMax)
+	out.LargestBytes = max(w.LargestBytes, later.LargestBytes)
+	out.LastSeen = max(w.LastSeen, later.LastSeen)
+	out.DSCPs |= w.DSCPs
+	out.RestartAt = max(w.RestartAt, later.RestartAt)
+	if later.Rebinds == 0 {
+		out.RebindAt, out.OldSrc, out.OldEncap = w.RebindAt, w.OldSrc, w.OldEncap
+		out.OldSrcPort, out.OldDstPort = w.OldSrcPort, w.OldDstPort
+	}
+	out.CPUs = maps.Clone(later.CPUs)
+	for cpu, n := range w.CPUs {
+		if out.CPUs == nil {
+			out.CPUs = map[int]uint64{}
+		}
+		out.CPUs[cpu] += n
+	}
+	out.GapHist = addHist(w.GapHist, later.GapHist)
 	out.ExtentHist = addHist(w.ExtentHist, later.ExtentHist)
 	out.DisplacementHist = addHist(w.DisplacementHist, later.DisplacementHist)
 	return out

@@ -56,6 +56,7 @@ type feeder struct {
 	queued uint32
 	fed    uint64
 	pin    runtime.Pinner
+	after  func() error // called after each run; may be nil
 }
 
 // newFeeder uses the driver if it could be loaded.
@@ -142,6 +143,9 @@ func (f *feeder) flush() error {
 		return fmt.Errorf("run the wire program: the driver returned %d for %d packets", f.attr.retval, queued)
 	}
 	f.fed += uint64(queued)
+	if f.after != nil {
+		return f.after()
+	}
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"xfrmscope/internal/bpfobj"
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/pcap"
+	"xfrmscope/internal/reader"
 )
 
 // Options of Run. The zero value is usable.
@@ -27,6 +29,9 @@ type Options struct {
 	NATTPorts []uint16
 	// Progress is called several times a second while reading, and at the end of each file.
 	Progress func(Progress)
+	// IKE is given every IKE header, in the order of the capture, with the capture's time. An error of
+	// it ends reading. nil: headers are counted in their class only.
+	IKE func(reader.Event) error
 }
 
 // DefaultSATableSize is the size of the SA table.
@@ -67,8 +72,11 @@ func Run(ctx context.Context, files []string, opts Options) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("replay captures: %w", err)
 	}
-	defer w.close()
-	return w.run(ctx, files, opts)
+	res, err := w.run(ctx, files, opts)
+	if closing := w.close(); closing != nil {
+		err = errors.Join(err, fmt.Errorf("replay captures: %w", closing))
+	}
+	return res, err
 }
 
 // runsInKernel says what a privilege that was refused is for.
@@ -76,10 +84,11 @@ const runsInKernel = "reading a capture runs the compiled wire program in the ke
 
 // wire is a loaded wire program, for captures.
 type wire struct {
-	coll *ebpf.Collection
-	feed *feeder
-	tiny uint64 // frames without an Ethernet header
-	ifs  int    // interfaces of the files read before
+	coll   *ebpf.Collection
+	feed   *feeder
+	events *reader.Events // nil: nobody wants them
+	tiny   uint64         // frames without an Ethernet header
+	ifs    int            // interfaces of the files read before
 }
 
 func open(opts Options, ways []way) (*wire, error) {
@@ -98,7 +107,15 @@ func open(opts Options, ways []way) (*wire, error) {
 		coll.Close()
 		return nil, err
 	}
-	return &wire{coll: coll, feed: newFeeder(coll)}, nil
+	w := &wire{coll: coll, feed: newFeeder(coll)}
+	if opts.IKE == nil {
+		return w, nil
+	}
+	if w.events, err = reader.OpenCaptureEvents(coll.Maps["events"]); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	w.feed.after = func() error { return w.events.Drain(opts.IKE) }
+	return w, nil
 }
 
 // configure sets what the loader may set.
@@ -115,12 +132,14 @@ func configure(spec *ebpf.CollectionSpec, opts Options) error {
 	}
 	ports := [8]uint16{4500}
 	copy(ports[1:], opts.NATTPorts)
-	// A capture's events go nowhere, so none are sent and the ring is as small as it may be.
+	// Of events only IKE headers are sent, and those of one run of the program have to fit: the ring is
+	// emptied after each.
 	if ring, ok := spec.Maps["events"]; ok {
 		ring.MaxEntries = 64 << 10
 	}
 	for name, value := range map[string]any{
 		"cfg_offline": uint8(1), "cfg_hints": uint8(1), "cfg_events_per_sec": uint32(0), "cfg_natt_ports": ports,
+		"cfg_ike_per_sec": ikePerSec(opts),
 	} {
 		v, ok := spec.Variables[name]
 		if !ok {
@@ -133,9 +152,22 @@ func configure(spec *ebpf.CollectionSpec, opts Options) error {
 	return nil
 }
 
-func (w *wire) close() {
+// ikePerSec sets no limit where somebody listens, and otherwise withholds all.
+func ikePerSec(opts Options) uint32 {
+	if opts.IKE == nil {
+		return 0
+	}
+	return math.MaxUint32
+}
+
+func (w *wire) close() error {
+	var err error
+	if w.events != nil {
+		err = w.events.Close()
+	}
 	w.feed.close()
 	w.coll.Close()
+	return err
 }
 
 func (w *wire) run(ctx context.Context, files []string, opts Options) (*Result, error) {

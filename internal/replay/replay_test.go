@@ -21,6 +21,7 @@ import (
 
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/pcap"
+	"xfrmscope/internal/reader"
 )
 
 var compareAddr = cmp.Options{
@@ -296,5 +297,55 @@ func TestFurtherPortsAndRawIP(t *testing.T) {
 	}
 	if _, err := Run(context.Background(), nil, Options{NATTPorts: make([]uint16, 8)}); err == nil {
 		t.Error("eight further ports accepted")
+	}
+}
+
+// ikeFrame is an IKE message with this ID.
+func ikeFrame(id uint32) []byte {
+	frame := append(make([]byte, 12, 80), 0x08, 0x00, 0x45, 0, 0, 20+8+28, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2)
+	frame = append(frame, 1, 244, 1, 244, 0, 8+28, 0, 0) // 500 to 500
+	frame = append(frame, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 9, 46, 0x20, 37, 8)
+	return append(binary.BigEndian.AppendUint32(frame, id), 0, 0, 0, 28)
+}
+
+// TestIKE wants every IKE header of a capture, in order and with the capture's time, however many there are.
+func TestIKE(t *testing.T) {
+	needBPF(t)
+	const headers = 5000
+	var frames [][]byte
+	for i := range uint32(headers) {
+		frames = append(frames, ikeFrame(i), esp(false, 7, i+1, 40))
+	}
+	path := writePcap(t, 1, frames)
+	var ids []uint32
+	var last reader.Event
+	res, err := Run(context.Background(), []string{path}, Options{IKE: func(e reader.Event) error {
+		if e.IKE == nil || e.IKE.Initiator != 0x0102030405060708 || e.IKE.Responder != 9 || e.IKE.Exchange != 37 {
+			t.Fatalf("header %d: %+v", len(ids), e)
+		}
+		ids, last = append(ids, e.IKE.MessageID), e
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(ids) != headers {
+		t.Fatalf("%d headers, want %d", len(ids), headers)
+	}
+	for i, id := range ids {
+		if id != uint32(i) {
+			t.Fatalf("header %d has message ID %d", i, id)
+		}
+	}
+	// The last header is the last but one frame, and frames are a microsecond apart.
+	if want := res.Files[0].Last.Add(-time.Microsecond); !last.Time.Equal(want) {
+		t.Errorf("last header at %s, want %s", last.Time, want)
+	}
+	if lost := res.End.Self.Lost; len(lost) != 0 {
+		t.Errorf("lost %v", lost)
+	}
+	stop := errors.New("enough")
+	if _, err := Run(context.Background(), []string{path}, Options{IKE: func(reader.Event) error { return stop }}); !errors.Is(err, stop) {
+		t.Errorf("reading goes on after an error: %v", err)
 	}
 }

@@ -40,8 +40,13 @@ func (w *wire) snapshot(ctx context.Context, end time.Time) (ledger.Snapshot, er
 		return snap, err
 	}
 	snap.At = end
+	for i := range snap.Wire {
+		// The CPUs are those that read the file.
+		snap.Wire[i].CPUs, snap.Wire[i].LateSpread = nil, 0
+	}
 	// Events of a capture are withheld on purpose.
 	delete(snap.Self.Lost, "suppressed")
+	delete(snap.Self.Lost, "ike_suppressed")
 	snap.Self.Suppressed = 0
 	if err := w.prove(&snap); err != nil {
 		return snap, err

@@ -21,6 +21,7 @@ const (
 	lockfreeMapEventBudgets    = "event_budgets"
 	lockfreeMapEvents          = "events"
 	lockfreeMapFreeSlots       = "free_slots"
+	lockfreeMapKeepalives      = "keepalives"
 	lockfreeMapLostCounts      = "lost_counts"
 	lockfreeMapSaCounts        = "sa_counts"
 	lockfreeMapSaHints         = "sa_hints"
@@ -33,6 +34,7 @@ const (
 	lockfreeVarCfgEspAt        = "cfg_esp_at"
 	lockfreeVarCfgEventsPerSec = "cfg_events_per_sec"
 	lockfreeVarCfgHints        = "cfg_hints"
+	lockfreeVarCfgIkePerSec    = "cfg_ike_per_sec"
 	lockfreeVarCfgNattPorts    = "cfg_natt_ports"
 	lockfreeVarCfgOffline      = "cfg_offline"
 	lockfreeVarCfgOrder        = "cfg_order"
@@ -98,6 +100,7 @@ type lockfreeMapSpecs struct {
 	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
+	Keepalives    *ebpf.MapSpec `ebpf:"keepalives"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
 	SaHints       *ebpf.MapSpec `ebpf:"sa_hints"`
@@ -113,6 +116,7 @@ type lockfreeVariableSpecs struct {
 	CfgEspAt        *ebpf.VariableSpec `ebpf:"cfg_esp_at"`
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
+	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 	CfgOrder        *ebpf.VariableSpec `ebpf:"cfg_order"`
@@ -147,6 +151,7 @@ type lockfreeMaps struct {
 	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
 	Events        *ebpf.Map `ebpf:"events"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
+	Keepalives    *ebpf.Map `ebpf:"keepalives"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
 	SaHints       *ebpf.Map `ebpf:"sa_hints"`
@@ -162,6 +167,7 @@ func (m *lockfreeMaps) Close() error {
 		m.EventBudgets,
 		m.Events,
 		m.FreeSlots,
+		m.Keepalives,
 		m.LostCounts,
 		m.SaCounts,
 		m.SaHints,
@@ -178,6 +184,7 @@ type lockfreeVariables struct {
 	CfgEspAt        *ebpf.Variable `ebpf:"cfg_esp_at"`
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
+	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 	CfgOrder        *ebpf.Variable `ebpf:"cfg_order"`

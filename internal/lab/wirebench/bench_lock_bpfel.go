@@ -21,6 +21,7 @@ const (
 	lockedMapEventBudgets    = "event_budgets"
 	lockedMapEvents          = "events"
 	lockedMapFreeSlots       = "free_slots"
+	lockedMapKeepalives      = "keepalives"
 	lockedMapLostCounts      = "lost_counts"
 	lockedMapSaCounts        = "sa_counts"
 	lockedMapSaHints         = "sa_hints"
@@ -34,6 +35,7 @@ const (
 	lockedVarCfgEspAt        = "cfg_esp_at"
 	lockedVarCfgEventsPerSec = "cfg_events_per_sec"
 	lockedVarCfgHints        = "cfg_hints"
+	lockedVarCfgIkePerSec    = "cfg_ike_per_sec"
 	lockedVarCfgNattPorts    = "cfg_natt_ports"
 	lockedVarCfgOffline      = "cfg_offline"
 	lockedVarCfgOrder        = "cfg_order"
@@ -99,6 +101,7 @@ type lockedMapSpecs struct {
 	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
+	Keepalives    *ebpf.MapSpec `ebpf:"keepalives"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
 	SaHints       *ebpf.MapSpec `ebpf:"sa_hints"`
@@ -115,6 +118,7 @@ type lockedVariableSpecs struct {
 	CfgEspAt        *ebpf.VariableSpec `ebpf:"cfg_esp_at"`
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
+	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 	CfgOrder        *ebpf.VariableSpec `ebpf:"cfg_order"`
@@ -149,6 +153,7 @@ type lockedMaps struct {
 	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
 	Events        *ebpf.Map `ebpf:"events"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
+	Keepalives    *ebpf.Map `ebpf:"keepalives"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
 	SaHints       *ebpf.Map `ebpf:"sa_hints"`
@@ -165,6 +170,7 @@ func (m *lockedMaps) Close() error {
 		m.EventBudgets,
 		m.Events,
 		m.FreeSlots,
+		m.Keepalives,
 		m.LostCounts,
 		m.SaCounts,
 		m.SaHints,
@@ -182,6 +188,7 @@ type lockedVariables struct {
 	CfgEspAt        *ebpf.Variable `ebpf:"cfg_esp_at"`
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
+	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 	CfgOrder        *ebpf.Variable `ebpf:"cfg_order"`
