@@ -88,6 +88,29 @@ func (b *bench) checkIn(o observation, s tunnel.SA, causes map[string]int64) {
 	diff(b.t, "datagrams delivered", accepted, int64(distinct+repeated))
 }
 
+// checkCarried holds an inbound SA of which xfrm dropped nothing against the truth, whatever it carried.
+func (b *bench) checkCarried(s sa, truth inject.Truth) {
+	b.t.Helper()
+	want := truth.Wire()
+	if want.Packets == 0 {
+		if s.Wire != nil && s.Wire.Packets != 0 {
+			b.t.Errorf("SA %s: nothing was on the wire, the report has %+v", s.SPI, s.Wire)
+		}
+		return
+	}
+	diff(b.t, "wire of "+s.SPI, &wire{
+		Packets: int64(want.Packets), Bytes: int64(want.Bytes), FirstSeq: want.First, HighestSeq: want.Highest,
+		Unique: int64(want.Unique), Duplicates: int64(want.Duplicates), Late: int64(want.Late), Missing: int64(want.Missing),
+		ReorderExtent: int64(want.Extent), DisplacementMax: int64(want.Displacement),
+	}, s.Wire)
+	diff(b.t, "ledger of "+s.SPI, bins{
+		Sent: new(int64(want.Unique + want.Missing)), LostOnPath: new(int64(want.Missing)), Pending: new(int64(0)),
+		Arrivals: new(int64(want.Packets)), Duplicates: new(int64(want.Duplicates)),
+		XfrmDropped: new(int64(0)), Decapsulated: new(int64(want.Packets)), PolicyDropped: new(int64(0)), Delivered: new(int64(want.Packets)),
+		InFlight: new(int64(0)), Unattributed: new(int64(0)),
+	}, s.Ledger)
+}
+
 // checkOut does the same for an SA outbound at gateway B, which sent packets and lost none.
 func (b *bench) checkOut(o observation, spi uint32, packets int64) {
 	b.t.Helper()

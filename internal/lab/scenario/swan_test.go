@@ -135,7 +135,7 @@ func (d *daemons) checkExact(o observation, generations int) {
 		switch s.Direction {
 		case "in":
 			in++
-			d.checkInOf(o, s, d.path.Truth(inject.AtoB, spi))
+			d.checkCarried(s, d.path.Truth(inject.AtoB, spi))
 			decapsulated += value(s.Ledger.Decapsulated)
 		case "out":
 			out++
@@ -148,29 +148,6 @@ func (d *daemons) checkExact(o observation, generations int) {
 	diff(d.t, "SAs in and out", []int64{int64(generations), int64(generations)}, []int64{in, out})
 	moved := d.counted().minus(d.before)
 	diff(d.t, "delivered to B, sent by B", []int64{moved.GotTo, moved.SentBack}, []int64{decapsulated, encapsulated})
-}
-
-// checkInOf holds one inbound SA against the truth; nothing was dropped by xfrm.
-func (d *daemons) checkInOf(o observation, s sa, truth inject.Truth) {
-	d.t.Helper()
-	want := truth.Wire()
-	if want.Packets == 0 {
-		if s.Wire != nil && s.Wire.Packets != 0 {
-			d.t.Errorf("SA %s: nothing was on the wire, the report has %+v", s.SPI, s.Wire)
-		}
-		return
-	}
-	diff(d.t, "wire of "+s.SPI, &wire{
-		Packets: int64(want.Packets), Bytes: int64(want.Bytes), FirstSeq: want.First, HighestSeq: want.Highest,
-		Unique: int64(want.Unique), Duplicates: int64(want.Duplicates), Late: int64(want.Late), Missing: int64(want.Missing),
-		ReorderExtent: int64(want.Extent), DisplacementMax: int64(want.Displacement),
-	}, s.Wire)
-	diff(d.t, "ledger of "+s.SPI, bins{
-		Sent: new(int64(want.Unique + want.Missing)), LostOnPath: new(int64(want.Missing)), Pending: new(int64(0)),
-		Arrivals: new(int64(want.Packets)), Duplicates: new(int64(want.Duplicates)),
-		XfrmDropped: new(int64(0)), Decapsulated: new(int64(want.Packets)), PolicyDropped: new(int64(0)), Delivered: new(int64(want.Packets)),
-		InFlight: new(int64(0)), Unattributed: new(int64(0)),
-	}, s.Ledger)
 }
 
 // checkAnswered demands that no message was sent twice and that none was dropped: a scenario that is

@@ -3,7 +3,9 @@
 package traffic
 
 import (
+	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 )
@@ -45,5 +47,16 @@ func TestOpenRefusesSizes(t *testing.T) {
 		if _, err := Open(Ends{Size: size}); err == nil {
 			t.Errorf("a datagram of %d bytes is no error", size)
 		}
+	}
+}
+
+func TestStreamCarriesEveryByte(t *testing.T) {
+	local := netip.MustParseAddr("127.0.0.1")
+	if err := Stream(Ends{From: here, To: here, Src: local, Dst: local, Port: 49153}, 3<<20); err != nil {
+		t.Error(err)
+	}
+	nowhere := Ends{From: func(func() error) error { return errors.New("no such place") }, To: here, Src: local, Dst: local, Port: 49153}
+	if err := Stream(nowhere, 1); err == nil || !strings.Contains(err.Error(), "no such place") {
+		t.Errorf("Stream from nowhere = %v", err)
 	}
 }
