@@ -38,6 +38,8 @@ func (l *Ledger) Report() Report {
 		r.SAs = append(r.SAs, l.build(row))
 	}
 	r.UnknownSPIs = l.strangers()
+	r.Policies, r.PolicyDefault = l.policyEntries(), l.policyDefault
+	r.Refusals = l.refusedFlows()
 	r.Kernel = l.reconcile(r.SAs)
 	if l.packetsSeen {
 		r.Packets = &PacketStats{Classes: totals(l.classes), Asides: totals(l.asides)}

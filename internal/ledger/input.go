@@ -23,6 +23,10 @@ type Snapshot struct {
 	Residue   map[string]uint64 // xfrm counters that moved without a packet, by kernel counter name
 	Host      *Host             // settings and counters of the namespace and the machine; nil: not looked at
 	Self      Self
+
+	Policies      []Policy       // the SPD in the kernel's order; nil: not readable
+	PolicyDefault *PolicyDefault // nil: the kernel has none (before 5.15), and accepts
+	Refusals      []Refusal      // packets that policies refused, by flow; nil: not observed
 }
 
 // SAKey is an SA's identity on the wire (RFC 4301 section 4.1 and the vantage direction).
@@ -135,7 +139,8 @@ type SADEntry struct {
 	IntegrityFailed uint64 // stats.integrity_failed
 	Added           time.Time
 	Lifetimes       Lifetimes
-	Offload         string // "", crypto, packet
+	Selector        Selector // inner traffic that the SA is for; the zero one: any
+	Offload         string   // "", crypto, packet
 	OffloadIfindex  int
 	Flags           []string
 }

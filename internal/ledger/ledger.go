@@ -24,6 +24,12 @@ type Ledger struct {
 	unknown map[SAKey]*tally[Cause]
 	drops   tally[DropID]
 
+	policies      []Policy
+	policyDefault *PolicyDefault
+	policiesSeen  bool
+	refusals      map[Refusal]*refused
+	refusalsSeen  bool
+
 	stat    tally[string]
 	residue tally[string]
 	classes map[Direction]*tally[string]
@@ -57,8 +63,10 @@ func New(source Source) *Ledger {
 		sharing: map[SAKey]int{},
 		stack:   map[SAKey]*stackSA{},
 		unknown: map[SAKey]*tally[Cause]{},
-		classes: map[Direction]*tally[string]{},
-		asides:  map[Direction]*tally[string]{},
+
+		refusals: map[Refusal]*refused{},
+		classes:  map[Direction]*tally[string]{},
+		asides:   map[Direction]*tally[string]{},
 	}
 }
 
@@ -79,6 +87,7 @@ func (l *Ledger) Observe(s Snapshot) {
 	l.observeStack(s, baseline)
 	l.observeDrops(s, baseline)
 	l.observeSAD(s, baseline)
+	l.observePolicies(s, baseline)
 	if s.XfrmStat != nil {
 		l.stat.observe(s.XfrmStat, baseline || !l.statSeen && l.source.Kind != KindCapture)
 		l.statSeen = true

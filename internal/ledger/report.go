@@ -21,9 +21,14 @@ type Report struct {
 	Kernel      Kernel       `json:"kernel"`
 	Packets     *PacketStats `json:"packets"` // null: no wire programs
 	Host        *HostReport  `json:"host"`    // null: not looked at
-	Hooks       []Hook       `json:"hooks"`
-	Self        SelfReport   `json:"self"`
-	Notes       []string     `json:"notes,omitempty"`
+
+	Policies      []PolicyEntry  `json:"policies"`                 // the SPD; null: not readable
+	PolicyDefault *PolicyDefault `json:"policy_default,omitempty"` // absent: the kernel has none and accepts
+	Refusals      []RefusedFlow  `json:"refusals"`                 // null: not observed
+
+	Hooks []Hook     `json:"hooks"`
+	Self  SelfReport `json:"self"`
+	Notes []string   `json:"notes,omitempty"`
 }
 
 // Kinds of source.
