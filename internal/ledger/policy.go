@@ -51,7 +51,7 @@ type TemplateEntry struct {
 type RefusedFlow struct {
 	Cause     Cause        `json:"cause"`
 	Counter   string       `json:"counter"` // of /proc/net/xfrm_stat; "": the kernel counts it nowhere
-	Place     Place        `json:"place"`
+	Place     Site         `json:"place"`
 	Dir       string       `json:"dir"`           // of the policies that were asked
 	SPI       *SPI         `json:"spi,omitempty"` // of the SA that decrypted them; absent: none
 	SADst     string       `json:"sa_dst,omitempty"`

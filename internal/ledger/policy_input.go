@@ -53,24 +53,24 @@ type PolicyDefault struct {
 	Out string `json:"out"`
 }
 
-// Place says where in the stack a policy refused a packet (enum site_kind of bpf/lib/stack_maps.h).
-type Place string
+// Site says where in the stack a policy refused a packet (enum site_kind of bpf/lib/stack_maps.h).
+type Site string
 
 // The places.
 const (
-	PlaceInput     Place = "input"     // in xfrm_input()
-	PlaceDeliver   Place = "deliver"   // on the way to a socket of this host
-	PlaceForward   Place = "forward"   // on the way through this host
-	PlaceOutput    Place = "output"    // in xfrm_output()
-	PlaceLookup    Place = "lookup"    // another look-up with a packet at hand
-	PlaceInterface Place = "interface" // on the way into an xfrm interface or VTI
-	PlaceUnknown   Place = "unknown"   // the kernel's symbols are not readable
+	SiteInput     Site = "input"     // in xfrm_input()
+	SiteDeliver   Site = "deliver"   // on the way to a socket of this host
+	SiteForward   Site = "forward"   // on the way through this host
+	SiteOutput    Site = "output"    // in xfrm_output()
+	SiteLookup    Site = "lookup"    // another look-up with a packet at hand
+	SiteInterface Site = "interface" // on the way into an xfrm interface or VTI
+	SiteUnknown   Site = "unknown"   // the kernel's symbols are not readable
 )
 
 // Refusal is packets of one flow that a policy, or the want of one, refused.
 type Refusal struct {
 	Cause     Cause
-	Place     Place
+	Place     Site
 	SA        SAKey // that decrypted them; SPI 0: they had come in plaintext, or were to be sent
 	ReqID     uint32
 	IfID      uint32

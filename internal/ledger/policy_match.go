@@ -13,9 +13,9 @@ func (r Refusal) askedOf() string {
 	switch {
 	case r.Cause.Outbound():
 		return "out"
-	case r.Place == PlaceForward:
+	case r.Place == SiteForward:
 		return "fwd"
-	case r.Place == PlaceLookup, r.Place == PlaceInterface, r.Place == PlaceOutput:
+	case r.Place == SiteLookup, r.Place == SiteInterface, r.Place == SiteOutput:
 		return "out"
 	}
 	return "in"
@@ -53,7 +53,7 @@ func (p *Policy) takes(r Refusal) bool {
 		return false
 	}
 	switch {
-	case r.Place == PlaceInterface:
+	case r.Place == SiteInterface:
 		if p.IfID == 0 {
 			return false
 		}

@@ -131,13 +131,13 @@ func (m *StackMaps) refusals(names *Names) ([]ledger.Refusal, error) {
 	err := eachPerCPU(m.Refused, func(key bpfobj.RefusalKey, perCPU []bpfobj.Refusal) {
 		sum := Sum(perCPU, addRefusal)
 		f := ledger.Refusal{
-			Cause: ledger.Cause(name(names.Cause, int(key.Cause))), Place: ledger.PlaceUnknown,
+			Cause: ledger.Cause(name(names.Cause, int(key.Cause))), Place: ledger.SiteUnknown,
 			ReqID: sum.Reqid, IfID: sum.IfId, Elsewhere: key.Elsewhere != 0,
 			Src: addr(key.Src), Dst: addr(key.Dst), Proto: key.Proto, SrcPort: key.Sport, DstPort: key.Dport,
 			Ifindex: int(key.Ifindex), Mark: sum.Mark, Packets: sum.Packets, Largest: sum.Largest,
 		}
 		if int(key.Place) < len(names.Place) {
-			f.Place = ledger.Place(names.Place[key.Place])
+			f.Place = ledger.Site(names.Place[key.Place])
 		}
 		if key.Spi != 0 {
 			f.SA = stackKey(bpfobj.StackKey{Dst: key.SaDst, Spi: key.Spi, Proto: key.SaProto})

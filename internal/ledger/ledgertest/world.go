@@ -34,11 +34,15 @@ type World struct {
 	Stat    map[string]uint64
 	Host    *ledger.Host // nil: not looked at
 
-	now   time.Time
-	sas   []*SA
-	ended []ledger.EndedSA
-	lone  map[ledger.Cause]uint64 // drops without an SA
-	drops map[ledger.DropID]uint64
+	Policies      []ledger.Policy
+	PolicyDefault *ledger.PolicyDefault
+
+	now      time.Time
+	sas      []*SA
+	ended    []ledger.EndedSA
+	lone     map[ledger.Cause]uint64 // drops without an SA
+	drops    map[ledger.DropID]uint64
+	refusals []ledger.Refusal
 }
 
 // SA is one association of the world, on the wire and in the kernel.
@@ -340,6 +344,7 @@ func (w *World) Snapshot() ledger.Snapshot {
 		s.XfrmStat = maps.Clone(w.Stat)
 	}
 	s.Host = cloneHost(w.Host)
+	w.policies(&s)
 	if !w.BlindSAD {
 		s.SAD, s.Ended = []ledger.SADEntry{}, w.ended
 	}
