@@ -105,6 +105,10 @@ func (s *session) observe(ctx context.Context) error {
 		return err
 	}
 	snap.Host = &machine
+	if snap.PMTU == nil {
+		snap.PMTU = &ledger.PMTUInput{}
+	}
+	snap.PMTU.Routes = s.host.Routes(snap.SAD, machine.Links)
 	s.sad = snap.SAD
 	s.ledger.Observe(snap)
 	return nil

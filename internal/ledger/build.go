@@ -33,10 +33,12 @@ func (l *Ledger) Report() Report {
 
 	r.Drops = l.dropList()
 	sums := sumDrops(r.Drops)
-	for _, row := range l.rows() {
+	rows := l.rows()
+	for _, row := range rows {
 		row.drops = sums[row.key]
 		r.SAs = append(r.SAs, l.build(row))
 	}
+	r.PMTU = l.pmtuReport(rows)
 	r.UnknownSPIs = l.strangers()
 	r.Policies, r.PolicyDefault = l.policyEntries(), l.policyDefault
 	r.Refusals = l.refusedFlows()

@@ -27,6 +27,8 @@ type Snapshot struct {
 	Policies      []Policy       // the SPD in the kernel's order; nil: not readable
 	PolicyDefault *PolicyDefault // nil: the kernel has none (before 5.15), and accepts
 	Refusals      []Refusal      // packets that policies refused, by flow; nil: not observed
+
+	PMTU *PMTUInput // what did not fit, and the routes to the peers; nil: not observed
 }
 
 // SAKey is an SA's identity on the wire (RFC 4301 section 4.1 and the vantage direction).

@@ -38,6 +38,8 @@ type Ledger struct {
 	self    tally[string]
 	selfNow Self
 	host    hostTrack
+
+	pmtu pmtuState
 }
 
 // wireSA is one SA on the wire: the newest reading and the counters behind it.
@@ -93,6 +95,7 @@ func (l *Ledger) Observe(s Snapshot) {
 		l.statSeen = true
 	}
 	l.residue.observe(s.Residue, baseline)
+	l.observePMTU(s, baseline)
 	l.observeSelf(s.Self, baseline)
 	l.observeHost(s, baseline)
 }

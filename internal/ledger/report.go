@@ -29,6 +29,7 @@ type Report struct {
 	Hooks []Hook     `json:"hooks"`
 	Self  SelfReport `json:"self"`
 	Notes []string   `json:"notes,omitempty"`
+	PMTU  *PMTU      `json:"pmtu"` // null: not observed
 }
 
 // Kinds of source.

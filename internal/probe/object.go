@@ -28,7 +28,9 @@ type object struct {
 }
 
 // objects lists them all, in the order in which they are attached.
-var objects = []object{}
+var objects = []object{
+	pmtuObject,
+}
 
 // hooks plans an object's hooks.
 func (o object) hooks(caps Capabilities) []Hook {

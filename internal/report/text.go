@@ -35,6 +35,7 @@ func (d Document) WriteText(w io.Writer, o Options) error {
 	p.ledger(&d, o)
 	p.drops(&d)
 	p.refusals(d.Refusals)
+	p.pmtu(d.PMTU)
 	if d.Source.Kind != ledger.KindCapture {
 		p.kernel(&d.Kernel)
 	}
