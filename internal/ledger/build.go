@@ -193,6 +193,7 @@ func (l *Ledger) identify(sa *SA, r row) {
 		sa.Mark = fmt.Sprintf("0x%x/0x%x", e.MarkValue, e.MarkMask)
 	}
 	sa.ReplayWindow, sa.ESN, sa.Offload = new(e.ReplayWindow), new(e.ESN), e.Offload
+	sa.OffloadIfindex = e.OffloadIfindex
 	for _, a := range e.Algorithms {
 		sa.Algorithms = append(sa.Algorithms, a.Name)
 	}

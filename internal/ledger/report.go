@@ -63,28 +63,29 @@ const (
 
 // SA is one security association, as every source together knows it.
 type SA struct {
-	SPI          SPI        `json:"spi"`
-	Dst          netip.Addr `json:"dst"`
-	Src          netip.Addr `json:"src"`
-	Proto        Proto      `json:"proto"`
-	Direction    Direction  `json:"direction"`
-	Encap        Encap      `json:"encap"`
-	SrcPort      uint16     `json:"src_port,omitempty"` // UDP encapsulation
-	DstPort      uint16     `json:"dst_port,omitempty"`
-	Ifindex      int        `json:"ifindex,omitempty"` // interface where the wire programs first saw it
-	Mode         string     `json:"mode,omitempty"`
-	ReqID        uint32     `json:"reqid,omitempty"`
-	IfID         uint32     `json:"if_id,omitempty"`
-	Mark         string     `json:"mark,omitempty"`          // value/mask
-	SharedBy     int        `json:"shared_by,omitempty"`     // SAs that had this key at one time, told apart by mark
-	ReplayWindow *uint32    `json:"replay_window,omitempty"` // absent: the SAD does not know
-	ESN          *bool      `json:"esn,omitempty"`
-	Algorithms   []string   `json:"algorithms,omitempty"`
-	Offload      string     `json:"offload,omitempty"`
-	State        State      `json:"state"`
-	Added        *time.Time `json:"added,omitempty"`
-	AddedDuring  bool       `json:"added_during_run,omitempty"`
-	Endings      []Ending   `json:"endings,omitempty"` // oldest first; more than one if the key was used again
+	SPI            SPI        `json:"spi"`
+	Dst            netip.Addr `json:"dst"`
+	Src            netip.Addr `json:"src"`
+	Proto          Proto      `json:"proto"`
+	Direction      Direction  `json:"direction"`
+	Encap          Encap      `json:"encap"`
+	SrcPort        uint16     `json:"src_port,omitempty"` // UDP encapsulation
+	DstPort        uint16     `json:"dst_port,omitempty"`
+	Ifindex        int        `json:"ifindex,omitempty"` // interface where the wire programs first saw it
+	Mode           string     `json:"mode,omitempty"`
+	ReqID          uint32     `json:"reqid,omitempty"`
+	IfID           uint32     `json:"if_id,omitempty"`
+	Mark           string     `json:"mark,omitempty"`          // value/mask
+	SharedBy       int        `json:"shared_by,omitempty"`     // SAs that had this key at one time, told apart by mark
+	ReplayWindow   *uint32    `json:"replay_window,omitempty"` // absent: the SAD does not know
+	ESN            *bool      `json:"esn,omitempty"`
+	Algorithms     []string   `json:"algorithms,omitempty"`
+	Offload        string     `json:"offload,omitempty"`
+	OffloadIfindex int        `json:"offload_ifindex,omitempty"` // device that does it
+	State          State      `json:"state"`
+	Added          *time.Time `json:"added,omitempty"`
+	AddedDuring    bool       `json:"added_during_run,omitempty"`
+	Endings        []Ending   `json:"endings,omitempty"` // oldest first; more than one if the key was used again
 
 	Wire        *Wire           `json:"wire"`      // null: not watched on the wire
 	Xfrm        map[Cause]int64 `json:"xfrm"`      // null: not observed; causes that did not occur are left out

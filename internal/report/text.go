@@ -36,6 +36,7 @@ func (d Document) WriteText(w io.Writer, o Options) error {
 	p.drops(&d)
 	p.refusals(d.Refusals)
 	p.pmtu(d.PMTU)
+	p.host(d.Host)
 	if d.Source.Kind != ledger.KindCapture {
 		p.kernel(&d.Kernel)
 	}
