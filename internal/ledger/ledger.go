@@ -14,6 +14,7 @@ type Ledger struct {
 	snapshots int
 	first     time.Time
 	last      time.Time
+	mono      time.Duration // the last snapshot's by the sources' own clock
 
 	wireSeen, stackSeen, unknownSeen, sadSeen, statSeen, packetsSeen, dropsSeen bool
 
@@ -46,6 +47,7 @@ type Ledger struct {
 type wireSA struct {
 	now       WireSA
 	skewStart int64 // packets that arrived while the SAD was dumped for the baseline
+	cpus      tally[int]
 	track
 }
 
@@ -83,7 +85,7 @@ func (l *Ledger) Observe(s Snapshot) {
 		l.first = s.At
 	}
 	l.snapshots++
-	l.last = s.At
+	l.last, l.mono = s.At, s.Mono
 
 	l.observeWire(s, baseline)
 	l.observeStack(s, baseline)
@@ -121,6 +123,7 @@ func (l *Ledger) observeWire(s Snapshot, baseline bool) {
 			// The slot was given up and taken again: what it had counted is settled.
 			t.restart(now)
 		}
+		t.cpus.observe(w.CPUs, baseline)
 		t.last, t.now = now, w
 	}
 	if s.Packets == nil {
