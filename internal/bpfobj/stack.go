@@ -18,8 +18,6 @@ type (
 	Site       = StackSite
 	StackKey   = StackStackKey
 	StackCount = StackStackCount
-	RefusalKey = StackRefusalKey
-	Refusal    = StackRefusal
 )
 
 // What shadow_sync returns: enum sync of bpf/stack.bpf.c.

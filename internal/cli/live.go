@@ -22,6 +22,7 @@ type liveOptions struct {
 	saTableSize  uint32
 	eventsPerSec uint32
 	readyFile    string
+	noInner      bool
 }
 
 func (o *liveOptions) addFlags(f *pflag.FlagSet) {
@@ -32,6 +33,7 @@ func (o *liveOptions) addFlags(f *pflag.FlagSet) {
 	f.Var(&o.mode, "mode", "where to observe arriving packets: auto, xdp, xdp-generic or tc")
 	f.UintSliceVar(&o.nattPorts, "natt-port", []uint{4500}, "UDP `port` that carries ESP, repeatable")
 	f.Uint32Var(&o.saTableSize, "sa-table", probe.DefaultSATableSize, "SAs to keep account of at once")
+	f.BoolVar(&o.noInner, "no-inner", false, "do not follow TCP inside the tunnels")
 	f.StringVar(&o.readyFile, "ready-file", "", "create this `file` once everything is attached")
 }
 
@@ -43,6 +45,7 @@ func (o *liveOptions) probeOptions() (probe.Options, error) {
 		Netns:        o.netns,
 		SATableSize:  o.saTableSize,
 		EventsPerSec: o.eventsPerSec,
+		NoInner:      o.noInner,
 	}
 	for _, p := range o.nattPorts {
 		if p == 0 || p > 65535 {

@@ -21,6 +21,8 @@ type object struct {
 	raw   []stackPlace // raw tracepoints, no twin; function is the hook's name
 	funcs []stackPlace // fentry programs, each with a kprobe twin
 
+	// unwanted says whether the options leave it out; nil: they cannot.
+	unwanted func(Options) bool
 	// configure writes the object's constants; nil: it has none.
 	configure func(*ebpf.CollectionSpec, facts, Options) error
 	// part makes what fills in the object's share of a snapshot.
@@ -28,8 +30,17 @@ type object struct {
 }
 
 // objects lists them all, in the order in which they are attached.
-var objects = []object{
-	pmtuObject,
+var objects = []object{inner}
+
+// wanted lists the objects that the options ask for.
+func wanted(opts Options) []object {
+	var out []object
+	for _, o := range objects {
+		if o.unwanted == nil || !o.unwanted(opts) {
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // hooks plans an object's hooks.

@@ -99,7 +99,7 @@ func (s *Set) open(k *Kernel, opts Options) error {
 	if len(s.plan.Stack) > 0 {
 		f := facts{k.Tables, k.Symbols}
 		s.attachStack(f, k.TablesErr)
-		for _, o := range objects {
+		for _, o := range wanted(s.plan.Options) {
 			s.attachObject(o, f, k.TablesErr)
 		}
 	}

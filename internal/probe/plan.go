@@ -52,6 +52,7 @@ type Options struct {
 	EventsPerSec uint32            // per event kind and CPU; 0: DefaultEventsPerSec
 	WireOnly     bool              // leave out the programs in the stack
 	StackOnly    bool              // leave out the programs on the wire
+	NoInner      bool              // leave out the programs that follow TCP inside the tunnels
 	RunTimeStats bool              // have the kernel measure the programs' run time, which slows all of this machine's a little
 }
 
@@ -157,7 +158,7 @@ func Make(caps Capabilities, devices []Device, opts Options) (Plan, error) {
 	}
 	if !opts.WireOnly {
 		p.Stack = stackHooks(caps)
-		for _, o := range objects {
+		for _, o := range wanted(opts) {
 			p.Objects = append(p.Objects, o.hooks(caps)...)
 		}
 	}

@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpfobj
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+)
+
+// inner is the object with only the program that tests feed, and the time of its packets.
+type inner struct {
+	t    *testing.T
+	coll *ebpf.Collection
+	now  time.Duration
+}
+
+// Ends of the connections: the near one is the smaller address, so end 0.
+var (
+	nearV4 = netip.MustParseAddrPort("10.1.0.1:40000")
+	farV4  = netip.MustParseAddrPort("10.2.0.1:443")
+	nearV6 = netip.MustParseAddrPort("[fd00:1::1]:40000")
+	farV6  = netip.MustParseAddrPort("[fd00:2::1]:443")
+)
+
+func openInner(t *testing.T) *inner {
+	t.Helper()
+	needBPF(t)
+	spec, err := LoadInner()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range spec.Programs {
+		if name != "inner_frame" {
+			delete(spec.Programs, name)
+		}
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	t.Cleanup(coll.Close)
+	return &inner{t: t, coll: coll, now: time.Hour}
+}
+
+// tcp is one segment. Everything is as it stands in the header.
+type tcp struct {
+	from, to netip.AddrPort
+	seq, ack uint32
+	flags    uint8
+	window   uint16
+	options  []byte
+	payload  int
+	tos      uint8
+	size     uint32 // of one segment of a super-packet
+	out      bool
+	fragment uint16
+	proto    uint8 // 0: TCP
+	short    int   // bytes cut off the end
+}
+
+const (
+	fin, syn, rst, ack = 1, 2, 4, 16
+)
+
+func (s tcp) frame() []byte {
+	header := append(make([]byte, 20), s.options...)
+	binary.BigEndian.PutUint16(header[0:], s.from.Port())
+	binary.BigEndian.PutUint16(header[2:], s.to.Port())
+	binary.BigEndian.PutUint32(header[4:], s.seq)
+	binary.BigEndian.PutUint32(header[8:], s.ack)
+	header[12] = uint8(len(header) / 4 << 4)
+	header[13] = s.flags
+	binary.BigEndian.PutUint16(header[14:], s.window)
+	body := append(header, make([]byte, s.payload)...)
+	proto := s.proto
+	if proto == 0 {
+		proto = 6
+	}
+	var frame []byte
+	if s.from.Addr().Is4() {
+		frame = make([]byte, 14+20)
+		frame[12], frame[13] = 0x08, 0x00
+		ip := frame[14:]
+		ip[0], ip[1], ip[8], ip[9] = 0x45, s.tos, 64, proto
+		binary.BigEndian.PutUint16(ip[2:], uint16(20+len(body)))
+		binary.BigEndian.PutUint16(ip[6:], s.fragment)
+		copy(ip[12:], s.from.Addr().AsSlice())
+		copy(ip[16:], s.to.Addr().AsSlice())
+	} else {
+		frame = make([]byte, 14+40)
+		frame[12], frame[13] = 0x86, 0xdd
+		ip := frame[14:]
+		binary.BigEndian.PutUint32(ip, 6<<28|uint32(s.tos)<<20)
+		binary.BigEndian.PutUint16(ip[4:], uint16(len(body)))
+		ip[6], ip[7] = proto, 64
+		copy(ip[8:], s.from.Addr().AsSlice())
+		copy(ip[24:], s.to.Addr().AsSlice())
+	}
+	frame = append(frame, body...)
+	return frame[:len(frame)-s.short]
+}
+
+// see runs the program over a segment, a millisecond after the one before.
+func (i *inner) see(s tcp) { i.t.Helper(); i.after(time.Millisecond, s) }
+
+func (i *inner) after(d time.Duration, s tcp) {
+	i.t.Helper()
+	i.now += d
+	// struct __sk_buff up to cb: mark is the third word, cb[0] the thirteenth.
+	words := make([]uint32, 48)
+	words[2], words[13], words[14], words[15] = 0xc0ffee01, s.size, uint32(i.now>>32), uint32(i.now)
+	if s.out {
+		words[2], words[12] = 0xc0ffee02, 1
+	}
+	if ret, err := i.coll.Programs["inner_frame"].Run(&ebpf.RunOptions{Data: s.frame(), Context: words}); err != nil || int32(ret) != -1 {
+		i.t.Fatalf("run inner_frame: returned %d, %v", int32(ret), err)
+	}
+}
+
+// only is the one flow that there is.
+func (i *inner) only() InnerFlow {
+	i.t.Helper()
+	var key InnerKey
+	var flow, found InnerFlow
+	n := 0
+	for it := i.coll.Maps["inner_flows"].Iterate(); it.Next(&key, &flow); n++ {
+		found = flow
+	}
+	if n != 1 {
+		i.t.Fatalf("%d flows, want 1", n)
+	}
+	return found
+}
+
+func (i *inner) fates() map[string]uint64 {
+	i.t.Helper()
+	spec, err := LoadInner()
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	names, err := EnumNames(spec, "inner_fate")
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	out := map[string]uint64{}
+	for k, name := range names {
+		var perCPU []uint64
+		if err := i.coll.Maps["inner_fates"].Lookup(uint32(k), &perCPU); err != nil {
+			i.t.Fatal(err)
+		}
+		for _, n := range perCPU {
+			if n > 0 {
+				out[name] += n
+			}
+		}
+	}
+	return out
+}
+
+// shake is a handshake in which both ends offer window scaling; numbers begin at 1000 and 5000.
+func (i *inner) shake(near, far netip.AddrPort) (a, b tcp) {
+	i.t.Helper()
+	scale := func(n byte) []byte { return []byte{2, 4, 5, 180, 4, 2, 1, 3, 3, n, 1, 1} }
+	a = tcp{from: near, to: far, flags: ack, out: true, window: 1000}
+	b = tcp{from: far, to: near, flags: ack, window: 500}
+	i.see(tcp{from: near, to: far, flags: syn, seq: 1000, window: 64240, options: scale(7), out: true})
+	i.see(tcp{from: far, to: near, flags: syn | ack, seq: 5000, ack: 1001, window: 65535, options: scale(9)})
+	a.seq, a.ack, b.seq, b.ack = 1001, 5001, 5001, 1001
+	i.see(a)
+	return a, b
+}
+
+func TestInnerHandshake(t *testing.T) {
+	for _, ends := range [][2]netip.AddrPort{{nearV4, farV4}, {nearV6, farV6}} {
+		i := openInner(t)
+		i.shake(ends[0], ends[1])
+		f := i.only()
+		near, far := f.End[0], f.End[1]
+		if near.Scale != 7 || far.Scale != 9 || near.Window != 1000<<7 || far.Window != 0 || near.WindowMax != 1000<<7 {
+			t.Errorf("scales %d and %d, windows %d and %d", near.Scale, far.Scale, near.Window, far.Window)
+		}
+		if near.Packets != 2 || far.Packets != 1 || near.RttSamples != 1 || near.RttMinNs != 1e6 || far.RttMinNs != 1e6 {
+			t.Errorf("packets %d and %d, %d samples, %d and %d ns", near.Packets, far.Packets, near.RttSamples, near.RttMinNs, far.RttMinNs)
+		}
+		if near.Spi != 0xc0ffee02 || far.Spi != 0xc0ffee01 || near.Vantage != 2 || far.Vantage != 1 || f.Connections != 1 {
+			t.Errorf("SAs %x and %x, vantages %d and %d, %d connections", near.Spi, far.Spi, near.Vantage, far.Vantage, f.Connections)
+		}
+		if diff := cmp.Diff(map[string]uint64{"tcp": 3, "opened": 1}, i.fates()); diff != "" {
+			t.Errorf("fates (-want +got):\n%s", diff)
+		}
+	}
+}
+
+func TestInnerScale(t *testing.T) {
+	for _, tc := range []struct {
+		name         string
+		first, reply []byte
+		near, far    uint8
+	}{
+		{"neither", nil, nil, 0, 0},
+		{"asked in vain", []byte{3, 3, 7, 0}, nil, 0, 0},
+		{"behind timestamps", []byte{8, 10, 1, 2, 3, 4, 5, 6, 7, 8, 3, 3, 2, 0, 0, 0}, []byte{1, 3, 3, 0}, 2, 0},
+		{"last of a full header", append(make40(8, 34), 3, 3, 5, 1, 1, 0), []byte{3, 3, 1, 0}, 5, 1},
+		{"too large", []byte{3, 3, 20, 0}, []byte{3, 3, 14, 0}, 14, 14},
+		{"after the end of the list", []byte{0, 3, 3, 7}, []byte{3, 3, 1, 0}, 0xfe, 1},
+		{"broken option", []byte{8, 1, 3, 3, 3, 3, 7, 0}, []byte{3, 3, 1, 0}, 0xfe, 1},
+	} {
+		i := openInner(t)
+		i.see(tcp{from: nearV4, to: farV4, flags: syn, seq: 1, options: tc.first, out: true})
+		i.see(tcp{from: farV4, to: nearV4, flags: syn | ack, seq: 9, ack: 2, options: tc.reply})
+		if f := i.only(); f.End[0].Scale != tc.near || f.End[1].Scale != tc.far {
+			t.Errorf("%s: scales %d and %d, want %d and %d", tc.name, f.End[0].Scale, f.End[1].Scale, tc.near, tc.far)
+		}
+	}
+}
+
+// make40 is one option that fills n bytes.
+func make40(kind byte, n int) []byte {
+	o := make([]byte, n)
+	o[0], o[1] = kind, byte(n)
+	return o
+}
+
+// A receiver that closes its window twice, is probed meanwhile, and is then closed for good.
+func TestInnerZeroWindow(t *testing.T) {
+	i := openInner(t)
+	a, b := i.shake(nearV4, farV4)
+	a.payload = 1000
+	i.see(a)
+	a.seq += 1000
+	b.ack, b.window = a.seq, 0
+	i.see(b) // begins
+	start := i.now
+	probe := a
+	probe.seq, probe.payload = a.seq-1, 0
+	i.after(300*time.Millisecond, probe)
+	i.see(b) // still zero: the same episode
+	i.after(700*time.Millisecond-time.Millisecond, b)
+	b.window = 500
+	i.see(b) // over after 1002 ms
+	first := i.now - start
+	i.see(a)
+	a.seq += 1000
+	b.ack, b.window = a.seq, 0
+	i.see(b)
+	i.after(2*time.Second, tcp{from: farV4, to: nearV4, flags: ack, seq: b.seq, ack: a.seq - 1000, window: 400}) // an old one: says nothing
+	b.window = 10
+	i.after(time.Second, b)
+	b.window = 0
+	i.see(b)
+	i.after(time.Second, b)
+	far, near := i.only().End[1], i.only().End[0]
+	if far.ZeroEpisodes != 3 || far.ZeroPackets != 6 || time.Duration(far.ZeroLongestNs) != 3*time.Second ||
+		time.Duration(far.ZeroNs) != 3*time.Second+first || far.ZeroSinceNs == 0 || far.WindowMin != 10<<9 {
+		t.Errorf("%d episodes, %d packets, longest %s, total %s, open since %d, smallest window %d", far.ZeroEpisodes, far.ZeroPackets,
+			time.Duration(far.ZeroLongestNs), time.Duration(far.ZeroNs), far.ZeroSinceNs, far.WindowMin)
+	}
+	if z := far.Zeros; time.Duration(z[0].StartNs) != start || time.Duration(z[0].LastedNs) != first || z[2].StartNs == 0 || z[2].LastedNs != 0 {
+		t.Errorf("episodes %v, the first began at %d", z, start)
+	}
+	if near.Probes != 1 || near.Keepalives != 0 || near.Retransmissions != 0 || near.ZeroEpisodes != 0 {
+		t.Errorf("%d probes, %d keepalives, %d retransmissions, %d episodes of the sender", near.Probes, near.Keepalives, near.Retransmissions, near.ZeroEpisodes)
+	}
+	reset := a
+	reset.flags, reset.payload, reset.window = rst|ack, 0, 0
+	i.see(reset)
+	if far := i.only().End[1]; far.ZeroSinceNs != 0 || i.only().End[0].ZeroEpisodes != 0 {
+		t.Error("a reset leaves the episode open, or counts as one")
+	}
+}
+
+// SYN and RST with a window of zero advertise nothing; a keepalive is no probe.
+func TestInnerNoZeroWindow(t *testing.T) {
+	i := openInner(t)
+	i.see(tcp{from: nearV4, to: farV4, flags: syn, seq: 1, out: true})
+	i.see(tcp{from: farV4, to: nearV4, flags: rst | ack, ack: 2})
+	a, b := i.shake(nearV4, farV4)
+	keep := a
+	keep.seq--
+	i.see(keep)
+	i.see(b)
+	b.flags = rst
+	b.window = 0
+	i.see(b)
+	f := i.only()
+	if f.End[0].ZeroEpisodes+f.End[1].ZeroEpisodes != 0 || f.End[0].Keepalives != 1 || f.End[0].Probes != 0 || f.Connections != 2 {
+		t.Errorf("episodes %d and %d, keepalives %d, probes %d, connections %d", f.End[0].ZeroEpisodes, f.End[1].ZeroEpisodes,
+			f.End[0].Keepalives, f.End[0].Probes, f.Connections)
+	}
+}
+
+// Repeated, overtaken and skipped segments are three things.
+func TestInnerRetransmission(t *testing.T) {
+	i := openInner(t)
+	a, b := i.shake(nearV4, farV4)
+	data := func(n uint32) tcp { s := a; s.seq += 1000 * n; s.payload = 1000; return s }
+	dup := b
+	for _, s := range []tcp{data(0), data(1), data(3), data(2)} { // 2 overtaken: nobody has asked for it
+		i.see(s)
+	}
+	near := i.only().End[0]
+	if near.Gaps != 1 || near.Reordered != 1 || near.Retransmissions != 0 {
+		t.Errorf("overtaken: %d gaps, %d reordered, %d retransmissions", near.Gaps, near.Reordered, near.Retransmissions)
+	}
+	dup.ack = data(4).seq
+	i.see(dup)
+	i.see(data(5)) // 4 is lost before here
+	i.see(data(6))
+	dup.ack = data(4).seq
+	i.see(dup)
+	i.see(dup)
+	i.see(data(4)) // repeated on request
+	i.after(time.Second, data(6))
+	long := data(7)
+	long.payload, long.size = 3000, 1000 // BPF_PROG_TEST_RUN takes no more than a page
+	i.see(long)
+	i.after(time.Second, long)
+	end := data(10)
+	end.payload, end.flags = 0, fin|ack
+	i.see(end)
+	i.after(time.Second, end)
+	near = i.only().End[0]
+	if near.Gaps != 2 || near.Reordered != 1 || near.Retransmissions != 1+1+3+1 || near.Segments != 4+2+2+6 || near.SegmentMax != 1000 {
+		t.Errorf("%d gaps, %d reordered, %d retransmissions of %d segments, largest %d", near.Gaps, near.Reordered, near.Retransmissions, near.Segments, near.SegmentMax)
+	}
+	if near.InFlightMax != 6001 {
+		t.Errorf("%d bytes in flight, want 6001", near.InFlightMax)
+	}
+}
+
+// A sender that fills a small window, and how long each round takes.
+func TestInnerWindowLimited(t *testing.T) {
+	i := openInner(t)
+	a, b := i.shake(nearV4, farV4)
+	b.window = 4 // 2048 bytes
+	i.see(b)
+	for range 40 {
+		for range 2 {
+			a.payload = 1000
+			i.see(a)
+			a.seq += 1000
+		}
+		b.ack = a.seq
+		i.after(20*time.Millisecond, b)
+	}
+	near, far := i.only().End[0], i.only().End[1]
+	if near.Limited != 40 || near.Segments != 80 || near.InFlightMax != 2000 || far.WindowMax != 2048 {
+		t.Errorf("limited %d of %d segments, %d in flight, window up to %d", near.Limited, near.Segments, near.InFlightMax, far.WindowMax)
+	}
+	// The handshake's sample is the one of 1 ms.
+	if near.RttSamples != 41 || time.Duration(near.RttMaxNs) != 20*time.Millisecond || time.Duration(near.RttSumNs) != 801*time.Millisecond ||
+		time.Duration(near.RttEarlyNs) != 621*time.Millisecond || time.Duration(near.RttSmoothNs).Round(time.Millisecond) != 20*time.Millisecond {
+		t.Errorf("%d samples, longest %s, sum %s, early %s, smoothed %s", near.RttSamples, time.Duration(near.RttMaxNs),
+			time.Duration(near.RttSumNs), time.Duration(near.RttEarlyNs), time.Duration(near.RttSmoothNs))
+	}
+}
+
+// What is no TCP segment, and what is decrypted and encrypted again.
+func TestInnerFates(t *testing.T) {
+	i := openInner(t)
+	whole := tcp{from: nearV4, to: farV4, flags: ack, seq: 1, payload: 10}
+	for _, change := range []func(*tcp){
+		func(s *tcp) { s.proto = 17 },
+		func(s *tcp) { s.fragment = 100 },
+		func(s *tcp) { s.fragment = 0x2000 },
+		func(s *tcp) { s.payload, s.short = 0, 10 },
+		func(s *tcp) { s.flags = rst },
+		func(s *tcp) { s.tos = 3 },
+		func(s *tcp) { s.out = true },
+		func(s *tcp) { s.from, s.to, s.proto = nearV6, farV6, 44 },
+	} {
+		s := whole
+		change(&s)
+		i.see(s)
+	}
+	want := map[string]uint64{"other": 3, "fragment": 1, "paged": 1, "tcp": 2, "opened": 1, "elsewhere": 1}
+	if diff := cmp.Diff(want, i.fates()); diff != "" {
+		t.Errorf("fates (-want +got):\n%s", diff)
+	}
+	if f := i.only(); f.End[0].Packets != 1 || f.End[0].Congested != 1 {
+		t.Errorf("%d packets, %d marked", f.End[0].Packets, f.End[0].Congested)
+	}
+}
