@@ -33,7 +33,7 @@ func (c counts) minus(o counts) counts {
 }
 
 // openDaemons builds the tunnel and starts the daemons; nothing is negotiated yet.
-func openDaemons(t *testing.T, o tunnel.Options, swanOptions swan.Options) *daemons {
+func openDaemons(t *testing.T, o tunnel.Options) *daemons {
 	t.Helper()
 	o.NoSAs = true
 	d := &daemons{bench: &bench{t: t}}
@@ -48,7 +48,7 @@ func openDaemons(t *testing.T, o tunnel.Options, swanOptions swan.Options) *daem
 		}
 		d.closing("injector", d.path.Close)
 	}
-	if d.pair, err = swan.Start(d.tunnel, swanOptions); err != nil {
+	if d.pair, err = swan.Start(d.tunnel, swan.Options{}, swan.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	d.closing("daemons", d.pair.Close)
@@ -81,15 +81,18 @@ func (d *daemons) counted() counts {
 	return counts{int64(d.to.Sent()), int64(to), int64(d.back.Sent()), int64(back)}
 }
 
+// sides are the two daemons' options.
+type sides struct{ a, b swan.Options }
+
 // scenario runs one scenario as a subtest: xfrmscope watches gateway B from before the first IKE
 // message on, steps do what they do, and check judges.
-func (d *daemons) scenario(name string, o swan.Options, steps func(d *daemons), check func(d *daemons, o observation)) {
+func (d *daemons) scenario(name string, o sides, steps func(d *daemons), check func(d *daemons, o observation)) {
 	d.t.Run(name, func(t *testing.T) {
 		b := *d.bench
 		b.t = t
 		s := *d
 		s.bench = &b
-		s.must(s.pair.Configure(o))
+		s.must(s.pair.Configure(o.a, o.b))
 		var err error
 		s.bench.before, err = s.tunnel.B.XfrmStat()
 		s.must(err)
@@ -193,4 +196,59 @@ func (d *daemons) load(gap time.Duration) (stop func()) {
 		close(enough)
 		d.must(<-done)
 	}
+}
+
+// block drops everything in both directions, or nothing.
+func (d *daemons) block(on bool) {
+	d.path.Block(inject.AtoB, on)
+	d.path.Block(inject.BtoA, on)
+}
+
+// release waits until an IKE message is held, and lets it go after a while.
+func (d *daemons) release(after time.Duration) {
+	d.t.Helper()
+	d.must(swan.Until("a message to hold", func() (bool, error) { return d.held() > 0, nil }))
+	time.Sleep(after)
+	d.path.Release()
+}
+
+// requests counts the scenario's requests of an exchange, each once.
+func (d *daemons) requests(exchange byte) int {
+	return d.count(func(m inject.Message) bool { return m.Exchange == exchange && !m.Response && m.Again == 0 })
+}
+
+func (d *daemons) dropped() int {
+	return d.count(func(m inject.Message) bool { return m.Dropped })
+}
+
+func (d *daemons) repeated() int {
+	return d.count(func(m inject.Message) bool { return m.Again > 0 })
+}
+
+func (d *daemons) held() int {
+	return d.count(func(m inject.Message) bool { return m.Held })
+}
+
+func (d *daemons) count(which func(inject.Message) bool) (n int) {
+	for _, m := range d.messages() {
+		if which(m) {
+			n++
+		}
+	}
+	return n
+}
+
+// inbound names the one inbound SA whose packets xfrm dropped.
+func (d *daemons) inbound(o observation, dropped int64) string {
+	d.t.Helper()
+	var names []string
+	for _, s := range o.report.SAs {
+		if s.Direction == "in" && value(s.Ledger.XfrmDropped) == dropped {
+			names = append(names, s.SPI)
+		}
+	}
+	if len(names) != 1 {
+		d.t.Fatalf("%d inbound SAs had %d packets dropped by xfrm, want one: %q", len(names), dropped, names)
+	}
+	return names[0]
 }

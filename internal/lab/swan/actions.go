@@ -34,19 +34,22 @@ func (p *Pair) Terminate() error {
 	})
 }
 
-// Abandon makes both daemons forget the connection without a word to each other.
+// Abandon makes both daemons forget the connection, whether the other end answers or not.
 func (p *Pair) Abandon() error {
+	var refused error
 	for _, peer := range []*Peer{p.A, p.B} {
-		// The command fails where there is nothing to forget.
-		out, err := peer.Swanctl("--terminate", "--ike", Connection, "--force", "--timeout", "1")
-		if err != nil && !strings.Contains(out, "no matching SAs") && !strings.Contains(out, "not found") {
-			return err
-		}
+		// The command fails where there is nothing to forget, and where the peer does not answer.
+		_, err := peer.Swanctl("--terminate", "--ike", Connection, "--force", "--timeout", "1")
+		refused = errors.Join(refused, err)
 	}
-	return Until("the end of the tunnel", func() (bool, error) {
+	err := Until("the end of the tunnel", func() (bool, error) {
 		a, b, err := p.SAs()
 		return len(a) == 0 && len(b) == 0, err
 	})
+	if err != nil {
+		return errors.Join(err, refused)
+	}
+	return nil
 }
 
 // SA is one of the daemon's SAs in a gateway's kernel, by what identifies it.
@@ -98,16 +101,27 @@ func (p *Peer) Delete(sa SA) error {
 	return p.IP(fmt.Sprintf("xfrm state delete src %s dst %s proto esp spi %#x", sa.Src, sa.Dst, sa.SPI))
 }
 
-// RekeyChild replaces the CHILD_SA from A and waits until both kernels have new SAs and no old ones.
-// The daemon keeps an old inbound SA for a while, for packets that are still under way.
-func (p *Pair) RekeyChild() error {
+// RekeyChild lets one end replace the CHILD_SA, and waits until both kernels have new SAs and no old
+// ones. The daemons keep an old inbound SA for a while, for packets that are still under way.
+func (p *Pair) RekeyChild(from *Peer) error {
 	before, _, err := p.SAs()
 	if err != nil {
 		return err
 	}
-	if _, err := p.A.Swanctl("--rekey", "--child", Child); err != nil {
+	if err := from.BeginRekeyChild(); err != nil {
 		return err
 	}
+	return p.Rekeyed(before)
+}
+
+// BeginRekeyChild lets the daemon begin to replace the CHILD_SA.
+func (p *Peer) BeginRekeyChild() error {
+	_, err := p.Swanctl("--rekey", "--child", Child)
+	return err
+}
+
+// Rekeyed waits until both kernels have SAs other than those before, and only those.
+func (p *Pair) Rekeyed(before []SA) error {
 	return Until("the new CHILD_SA", func() (bool, error) {
 		a, b, err := p.SAs()
 		return len(a) == 2 && slices.Equal(a, b) && !slices.Equal(a, before), err

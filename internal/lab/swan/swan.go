@@ -52,7 +52,7 @@ type Peer struct {
 
 // Start configures and starts both daemons. The tunnel must have been built with NoSAs. Nothing is
 // negotiated until Initiate.
-func Start(t *tunnel.Tunnel, o Options) (p *Pair, err error) {
+func Start(t *tunnel.Tunnel, a, b Options) (p *Pair, err error) {
 	key := make([]byte, 16)
 	if _, err := rand.Read(key); err != nil {
 		return nil, fmt.Errorf("draw a secret: %w", err)
@@ -70,12 +70,12 @@ func Start(t *tunnel.Tunnel, o Options) (p *Pair, err error) {
 		}
 	}()
 	p.A, p.B = &Peer{Gateway: t.A, ID: "gw-a"}, &Peer{Gateway: t.B, ID: "gw-b"}
-	for _, peer := range []*Peer{p.A, p.B} {
+	for i, peer := range []*Peer{p.A, p.B} {
 		peer.dir = filepath.Join(dir, peer.ID)
 		if err := os.Mkdir(peer.dir, 0o700); err != nil {
 			return p, err
 		}
-		if err := peer.write("strongswan.conf", daemonConfig, map[string]any{"Dir": peer.dir, "Options": o.normalize()}); err != nil {
+		if err := peer.configureDaemon([]Options{a, b}[i]); err != nil {
 			return p, err
 		}
 		if err := peer.start(); err != nil {
@@ -87,21 +87,17 @@ func Start(t *tunnel.Tunnel, o Options) (p *Pair, err error) {
 			return p, err
 		}
 	}
-	return p, p.Configure(o)
+	return p, p.Configure(a, b)
 }
 
-// Configure gives both daemons their connection anew, as the options say. What is up stays up.
-func (p *Pair) Configure(o Options) error {
-	o = o.normalize()
+// Configure gives the daemons their connection anew, each as its options say. What is up stays up.
+func (p *Pair) Configure(a, b Options) error {
 	for i, peer := range []*Peer{p.A, p.B} {
-		other := []*Peer{p.B, p.A}[i]
-		side := map[string]any{"Options": o, "Own": peer, "Other": other, "Secret": p.secret,
+		o, other := []Options{a, b}[i].normalize(), []*Peer{p.B, p.A}[i]
+		connection := map[string]any{"Options": o, "Own": peer, "Other": other, "Secret": p.secret,
 			"OwnNet": hostPrefix(peer.Inner[0]), "OtherNet": hostPrefix(other.Inner[0])}
-		if err := errors.Join(
-			peer.write("strongswan.conf", daemonConfig, map[string]any{"Dir": peer.dir, "Options": o}),
-			peer.write("swanctl.conf", connectionConfig, side),
-		); err != nil {
-			return fmt.Errorf("configure %s: %w", peer.ID, err)
+		if err := errors.Join(peer.configureDaemon(o), peer.write("swanctl.conf", connectionConfig, connection)); err != nil {
+			return err
 		}
 		if _, err := peer.Swanctl("--reload-settings"); err != nil {
 			return err
@@ -111,6 +107,10 @@ func (p *Pair) Configure(o Options) error {
 		}
 	}
 	return nil
+}
+
+func (p *Peer) configureDaemon(o Options) error {
+	return p.write("strongswan.conf", daemonConfig, map[string]any{"Dir": p.dir, "Options": o.normalize()})
 }
 
 func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
