@@ -63,6 +63,7 @@
 #include "stack_delta.h"
 #include "stack_judge.h"
 #include "stack_count.h"
+#include "stack_refuse.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -176,6 +177,7 @@ static __always_inline void identify(struct drop *d, struct sk_buff *skb, __u32 
 		return;
 	}
 	know_sa(d, x, DIR_IN);
+	d->flow.elsewhere = BPF_CORE_READ(x, xs_net.net) != target_net;
 	if (class == MIB_PROTO) {
 		judge_integrity(d, x, skb, CAUSE_PROTO_ERROR);
 		return;
@@ -192,8 +194,37 @@ static __always_inline void identify(struct drop *d, struct sk_buff *skb, __u32 
 	}
 }
 
-static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u64 location, __u32 classes,
-				      __u32 reason)
+/*
+ * What was refused without moving a counter, CAUSE_NONE if nothing was: the default policy's block of
+ * a packet to be forwarded, whose route the failed look-up has taken away (__xfrm_route_forward()), and
+ * what an xfrm interface or VTI throws away.
+ */
+static __always_inline __u32 silent_cause(struct sk_buff *skb, __u32 site, __u32 reason)
+{
+	if (site == SITE_INTERFACE)
+		return CAUSE_OUT_INTERFACE;
+	if (site == SITE_FORWARD && cfg_reason_xfrm_policy && reason == cfg_reason_xfrm_policy &&
+	    !skb_route(skb))
+		return CAUSE_OUT_DEFAULT_BLOCK;
+	return CAUSE_NONE;
+}
+
+static __always_inline void refuse_silently(struct shadow *s, struct sk_buff *skb, __u64 location, __u32 site,
+					    __u32 cause, __u32 reason)
+{
+	struct drop *d = &s->notes[DIR_OUT];
+
+	forget(d);
+	d->key.dir = DIR_OUT;
+	d->cause = cause;
+	know_device(d, skb);
+	know_flow(d, skb, site);
+	count_refusal(d);
+	tell(d, location, 0, reason);
+}
+
+static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u64 location, __u32 site,
+				      __u32 classes, __u32 reason)
 {
 	__u32 slot, cause, class, noted = MIB_NONE;
 	struct drop *d = NULL;
@@ -205,10 +236,17 @@ static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u
 	if (d)
 		noted = d->class;
 	slot = claim_unit(s, classes, noted);
-	if (!slot)
+	if (!slot) {
+		cause = silent_cause(skb, site, reason);
+		if (cause)
+			refuse_silently(s, skb, location, site, cause, reason);
 		return;
+	}
 	cause = cfg_cause_of_mib[slot < MIB_SLOTS ? slot : 0];
 	class = class_of(cause);
+	/* Before decryption it is the encapsulation that is compared, afterwards the selector. */
+	if (cause == CAUSE_STATE_MISMATCH && site == SITE_INPUT)
+		cause = CAUSE_ENCAP_MISMATCH;
 	if (!d || d->class != class) {
 		d = class == MIB_OUTPUT || class == MIB_OSEQ || class == MIB_LOOKUP ? &s->notes[DIR_OUT]
 										    : &s->notes[DIR_IN];
@@ -218,6 +256,10 @@ static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u
 		d->cause = cause;
 	}
 	know_device(d, skb);
+	if (is_refusal(cause, class)) {
+		know_flow(d, skb, site);
+		count_refusal(d);
+	}
 	account(d, location, slot, reason);
 }
 
@@ -249,7 +291,7 @@ int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 	 * A failed look-up takes a forwarded packet's route away (__xfrm_route_forward()). One that
 	 * still has its route died of something else, of its hop limit for example.
 	 */
-	if (site != SITE_LOOKUP && skb_route(skb))
+	if (site != SITE_LOOKUP && site != SITE_INTERFACE && skb_route(skb))
 		classes &= ~CLASS(MIB_LOOKUP);
 	if (s->busy) {
 		/* Interrupted by ourselves (before 6.2, which counts this as a recursion miss). */
@@ -258,7 +300,7 @@ int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 	}
 	s->busy = 1;
 	barrier();
-	attribute(s, skb, location, classes, reason);
+	attribute(s, skb, location, site, classes, reason);
 	barrier();
 	s->busy = 0;
 	return 0;

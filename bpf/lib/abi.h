@@ -69,6 +69,7 @@ enum lost {
 	LOST_NO_SA,		   /* stack: a drop whose SA could not be read */
 	LOST_IKE_SUPPRESSED,	   /* IKE header withheld by its own rate limit */
 	LOST_KEEPALIVE_TABLE_FULL, /* NAT keepalive of a new binding, table full: counted in its class only */
+	LOST_REFUSAL_TABLE_FULL,   /* stack: table of refused flows full: counted in its cause only */
 	LOST_MAX,
 };
 
@@ -120,6 +121,11 @@ enum cause {
 	CAUSE_OUT_POL_ERROR,	      /* XfrmOutPolError */
 	CAUSE_OUT_NO_QUEUE_SPACE,     /* XfrmOutNoQueueSpace */
 	CAUSE_OTHER,		      /* a counter that this build has no name for */
+	/* XfrmInStateMismatch in xfrm_input(): the encapsulation differs; elsewhere it is the selector */
+	CAUSE_ENCAP_MISMATCH,
+	/* refusals that move no counter: in the table of refusals, in no SA's causes */
+	CAUSE_OUT_DEFAULT_BLOCK, /* no policy for a packet to be forwarded, and the default is to block */
+	CAUSE_OUT_INTERFACE,	 /* an xfrm interface or VTI had no SA for it, or it was too large */
 	CAUSE_MAX,
 };
 

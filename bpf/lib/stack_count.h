@@ -109,6 +109,17 @@ static __always_inline void tell(struct drop *d, __u64 location, __u32 slot, __u
 	e->location = location;
 	__builtin_memcpy(e->src, d->src, sizeof(e->src));
 	__builtin_memcpy(e->dst, d->key.dst, sizeof(e->dst));
+	e->sport = d->sport;
+	e->dport = d->dport;
+	e->family = d->key.family;
+	if (!d->key.spi && d->flow.family) {
+		/* No SA to name: the packet's own addresses are what there is to say. */
+		__builtin_memcpy(e->src, d->flow.src, sizeof(e->src));
+		__builtin_memcpy(e->dst, d->flow.dst, sizeof(e->dst));
+		e->sport = d->flow.sport;
+		e->dport = d->flow.dport;
+		e->family = d->flow.family;
+	}
 	e->spi = d->key.spi;
 	e->ifindex = d->ifindex;
 	e->cpu = bpf_get_smp_processor_id();
@@ -116,12 +127,9 @@ static __always_inline void tell(struct drop *d, __u64 location, __u32 slot, __u
 	e->replay_window = d->replay_window;
 	e->mib = slot;
 	e->reason = reason;
-	e->sport = d->sport;
-	e->dport = d->dport;
 	e->kind = EVENT_XFRM_DROP;
 	e->cause = d->cause;
 	e->dir = d->key.dir;
-	e->family = d->key.family;
 	bpf_ringbuf_submit(e, 0);
 }
 

@@ -16,11 +16,12 @@
  * are incremented before a packet is freed there.
  */
 enum site_kind {
-	SITE_INPUT,   /* xfrm_input() and what it calls */
-	SITE_DELIVER, /* policy check of a packet for this host */
-	SITE_FORWARD, /* policy check and look-up of a packet that is routed */
-	SITE_OUTPUT,  /* xfrm_output() and what it calls */
-	SITE_LOOKUP,  /* other look-ups with a packet at hand: xfrm interfaces, VTI, local output */
+	SITE_INPUT,	/* xfrm_input() and what it calls */
+	SITE_DELIVER,	/* policy check of a packet for this host */
+	SITE_FORWARD,	/* policy check and look-up of a packet that is routed */
+	SITE_OUTPUT,	/* xfrm_output() and what it calls */
+	SITE_LOOKUP,	/* other look-ups with a packet at hand: local output */
+	SITE_INTERFACE, /* an xfrm interface or VTI that sends */
 	SITE_MAX,
 };
 
@@ -64,6 +65,37 @@ enum mib_class {
 	MIB_CLASSES,
 };
 
+/*
+ * A flow that a policy, or the want of one, refused. The SA is the one that decrypted the packets,
+ * SPI 0 if none did. Of two ports the higher one is 0, unless it is below 1024: clients draw it by
+ * lot, and a row for each would fill the table with one flow's kind. Of ICMP they are type and code.
+ */
+struct refusal_key {
+	__u8 sa_dst[16];
+	__u8 src[16];
+	__u8 dst[16];
+	__u32 spi;
+	__u32 ifindex;
+	__u16 sport;
+	__u16 dport;
+	__u8 cause;  /* enum cause */
+	__u8 place;  /* enum site_kind */
+	__u8 family; /* 4 or 6, of the inner packet; 0: not a refusal */
+	__u8 proto;  /* of the inner packet */
+	__u8 sa_proto;
+	__u8 elsewhere; /* the SA is of another network namespace */
+	__u8 pad[2];
+};
+
+struct refusal {
+	__u64 packets;
+	__u64 largest; /* bytes of the largest one */
+	__u32 reqid;
+	__u32 if_id;
+	__u32 mark; /* skb->mark of the last one */
+	__u32 pad;
+};
+
 /* What is known of one dropped packet. */
 struct drop {
 	__u64 skb; /* identity only, 0: empty */
@@ -81,6 +113,10 @@ struct drop {
 	__u16 sport;
 	__u16 dport;
 	__u32 pad;
+	struct refusal_key flow; /* of a refusal */
+	__u32 bytes;
+	__u32 mark;
+	__u32 pad2;
 };
 
 /*
@@ -121,6 +157,14 @@ struct {
 	__type(key, struct stack_key);
 	__type(value, __u64);
 } unknown_spis SEC(".maps");
+
+/* Bounded: more flows than that are counted as lost, and stay in the totals of stack_counts. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct refusal_key);
+	__type(value, struct refusal);
+} refusals SEC(".maps");
 
 /* Units of a counter, by its number, that no packet claimed. */
 struct {

@@ -56,6 +56,8 @@ struct skb_ext {
 };
 
 struct sk_buff {
+	unsigned int len;
+	__u32 mark;
 	struct net_device *dev;
 	char cb[48];
 	unsigned long _skb_refdst;

@@ -18,6 +18,8 @@ type (
 	Site       = StackSite
 	StackKey   = StackStackKey
 	StackCount = StackStackCount
+	RefusalKey = StackRefusalKey
+	Refusal    = StackRefusal
 )
 
 // What shadow_sync returns: enum sync of bpf/stack.bpf.c.

@@ -54,7 +54,10 @@ const (
 	StackCauseCAUSE_OUT_POL_ERROR          StackCause = 35
 	StackCauseCAUSE_OUT_NO_QUEUE_SPACE     StackCause = 36
 	StackCauseCAUSE_OTHER                  StackCause = 37
-	StackCauseCAUSE_MAX                    StackCause = 38
+	StackCauseCAUSE_ENCAP_MISMATCH         StackCause = 38
+	StackCauseCAUSE_OUT_DEFAULT_BLOCK      StackCause = 39
+	StackCauseCAUSE_OUT_INTERFACE          StackCause = 40
+	StackCauseCAUSE_MAX                    StackCause = 41
 )
 
 type StackEventBudget struct {
@@ -95,8 +98,37 @@ const (
 	StackLostLOST_NO_SA                StackLost = 10
 	StackLostLOST_IKE_SUPPRESSED       StackLost = 11
 	StackLostLOST_KEEPALIVE_TABLE_FULL StackLost = 12
-	StackLostLOST_MAX                  StackLost = 13
+	StackLostLOST_REFUSAL_TABLE_FULL   StackLost = 13
+	StackLostLOST_MAX                  StackLost = 14
 )
+
+type StackRefusal struct {
+	_       structs.HostLayout
+	Packets uint64
+	Largest uint64
+	Reqid   uint32
+	IfId    uint32
+	Mark    uint32
+	Pad     uint32
+}
+
+type StackRefusalKey struct {
+	_         structs.HostLayout
+	SaDst     [16]uint8
+	Src       [16]uint8
+	Dst       [16]uint8
+	Spi       uint32
+	Ifindex   uint32
+	Sport     uint16
+	Dport     uint16
+	Cause     uint8
+	Place     uint8
+	Family    uint8
+	Proto     uint8
+	SaProto   uint8
+	Elsewhere uint8
+	Pad       [2]uint8
+}
 
 type StackShadow struct {
 	_       structs.HostLayout
@@ -125,6 +157,10 @@ type StackShadow struct {
 		Sport        uint16
 		Dport        uint16
 		Pad          uint32
+		Flow         StackRefusalKey
+		Bytes        uint32
+		Mark         uint32
+		Pad2         uint32
 	}
 }
 
@@ -138,7 +174,7 @@ type StackSite struct {
 
 type StackStackCount struct {
 	_            structs.HostLayout
-	Causes       [38]uint64
+	Causes       [41]uint64
 	LateMax      uint64
 	LateHist     [16]uint64
 	Reqid        uint32
@@ -165,6 +201,7 @@ const (
 	StackMapEventBudgets               = "event_budgets"
 	StackMapEvents                     = "events"
 	StackMapLostCounts                 = "lost_counts"
+	StackMapRefusals                   = "refusals"
 	StackMapResidueCounts              = "residue_counts"
 	StackMapShadows                    = "shadows"
 	StackMapStackCounts                = "stack_counts"
@@ -263,6 +300,7 @@ type StackMapSpecs struct {
 	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
+	Refusals      *ebpf.MapSpec `ebpf:"refusals"`
 	ResidueCounts *ebpf.MapSpec `ebpf:"residue_counts"`
 	Shadows       *ebpf.MapSpec `ebpf:"shadows"`
 	StackCounts   *ebpf.MapSpec `ebpf:"stack_counts"`
@@ -313,6 +351,7 @@ type StackMaps struct {
 	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
 	Events        *ebpf.Map `ebpf:"events"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
+	Refusals      *ebpf.Map `ebpf:"refusals"`
 	ResidueCounts *ebpf.Map `ebpf:"residue_counts"`
 	Shadows       *ebpf.Map `ebpf:"shadows"`
 	StackCounts   *ebpf.Map `ebpf:"stack_counts"`
@@ -325,6 +364,7 @@ func (m *StackMaps) Close() error {
 		m.EventBudgets,
 		m.Events,
 		m.LostCounts,
+		m.Refusals,
 		m.ResidueCounts,
 		m.Shadows,
 		m.StackCounts,

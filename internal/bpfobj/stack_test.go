@@ -45,7 +45,8 @@ func TestCauseOfCounter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refined := map[string]bool{"none": true, "replay_duplicate": true, "replay_late": true, "esn_mis_epoch": true, "integrity_failed": true, "other": true}
+	refined := map[string]bool{"none": true, "replay_duplicate": true, "replay_late": true, "esn_mis_epoch": true, "integrity_failed": true, "other": true,
+		"encap_mismatch": true, "out_default_block": true, "out_interface": true}
 	plain := map[Cause]string{}
 	for counter := range causeOfCounter {
 		cause := CauseOfCounter(counter)

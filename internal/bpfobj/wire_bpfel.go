@@ -112,7 +112,8 @@ const (
 	LockfreeLostLOST_NO_SA                LockfreeLost = 10
 	LockfreeLostLOST_IKE_SUPPRESSED       LockfreeLost = 11
 	LockfreeLostLOST_KEEPALIVE_TABLE_FULL LockfreeLost = 12
-	LockfreeLostLOST_MAX                  LockfreeLost = 13
+	LockfreeLostLOST_REFUSAL_TABLE_FULL   LockfreeLost = 13
+	LockfreeLostLOST_MAX                  LockfreeLost = 14
 )
 
 type LockfreeOfflineMeta struct {

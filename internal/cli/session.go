@@ -69,6 +69,7 @@ func (s *session) open(ctx context.Context, name string, opts probe.Options) (er
 	if err != nil {
 		return err
 	}
+	source.Parts = append(source.Parts, s.sadb.policies)
 	s.host = host.Open(s.ns)
 	s.closing = append(s.closing, s.host.Close)
 	if s.reader, err = reader.New(source, reader.Options{}); err != nil {
@@ -104,6 +105,10 @@ func (s *session) observe(ctx context.Context) error {
 		return err
 	}
 	snap.Host = &machine
+	if snap.PMTU == nil {
+		snap.PMTU = &ledger.PMTUInput{}
+	}
+	snap.PMTU.Routes = s.host.Routes(snap.SAD, machine.Links)
 	s.sad = snap.SAD
 	s.ledger.Observe(snap)
 	return nil
@@ -244,6 +249,18 @@ func (d *saDatabase) dump(ctx context.Context) (out reader.Dump, err error) {
 		}
 	}
 	return out, nil
+}
+
+// policies reads the SPD into a snapshot. Where SAs can be read it can be too.
+func (d *saDatabase) policies(ctx context.Context, snap *ledger.Snapshot) (err error) {
+	if d.missing != nil {
+		return nil
+	}
+	if snap.Policies, err = d.client.DumpPolicies(ctx); err != nil {
+		return err
+	}
+	snap.PolicyDefault, err = d.client.DefaultPolicy(ctx)
+	return err
 }
 
 func (d *saDatabase) hook() ledger.Hook {

@@ -13,11 +13,12 @@ type SiteKind uint32
 
 // The kinds of places, in the order of enum site_kind.
 const (
-	SiteInput   SiteKind = iota // xfrm_input() and what it calls
-	SiteDeliver                 // policy check of a packet for this host
-	SiteForward                 // policy check and look-up of a packet that is routed
-	SiteOutput                  // xfrm_output() and what it calls
-	SiteLookup                  // other look-ups with a packet at hand
+	SiteInput     SiteKind = iota // xfrm_input() and what it calls
+	SiteDeliver                   // policy check of a packet for this host
+	SiteForward                   // policy check and look-up of a packet that is routed
+	SiteOutput                    // xfrm_output() and what it calls
+	SiteLookup                    // other look-ups with a packet at hand
+	SiteInterface                 // an xfrm interface or VTI that sends
 )
 
 // Site is the code of one function that can free a packet on account of xfrm.
@@ -110,13 +111,15 @@ var siteFunctions = map[string]SiteKind{
 	"iptfs_output_collect":   SiteOutput,
 	"iptfs_output_queued":    SiteOutput,
 
-	// Look-ups elsewhere: xfrm interfaces, VTI, sockets whose route has gone, rerouting in netfilter.
-	"xfrmi_xmit":                SiteLookup,
-	"xfrmi_xmit2":               SiteLookup,
-	"vti_tunnel_xmit":           SiteLookup,
-	"vti_xmit":                  SiteLookup,
-	"vti6_tnl_xmit":             SiteLookup,
-	"vti6_xmit":                 SiteLookup,
+	// net/xfrm/xfrm_interface_core.c, net/ipv4/ip_vti.c, net/ipv6/ip6_vti.c.
+	"xfrmi_xmit":      SiteInterface,
+	"xfrmi_xmit2":     SiteInterface,
+	"vti_tunnel_xmit": SiteInterface,
+	"vti_xmit":        SiteInterface,
+	"vti6_tnl_xmit":   SiteInterface,
+	"vti6_xmit":       SiteInterface,
+
+	// Look-ups elsewhere: sockets whose route has gone, rerouting in netfilter.
 	"__ip_queue_xmit":           SiteLookup,
 	"inet6_csk_xmit":            SiteLookup,
 	"nf_hook_slow":              SiteLookup,

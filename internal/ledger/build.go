@@ -33,11 +33,15 @@ func (l *Ledger) Report() Report {
 
 	r.Drops = l.dropList()
 	sums := sumDrops(r.Drops)
-	for _, row := range l.rows() {
+	rows := l.rows()
+	for _, row := range rows {
 		row.drops = sums[row.key]
 		r.SAs = append(r.SAs, l.build(row))
 	}
+	r.PMTU = l.pmtuReport(rows)
 	r.UnknownSPIs = l.strangers()
+	r.Policies, r.PolicyDefault = l.policyEntries(), l.policyDefault
+	r.Refusals = l.refusedFlows()
 	r.Kernel = l.reconcile(r.SAs)
 	if l.packetsSeen {
 		r.Packets = &PacketStats{Classes: totals(l.classes), Asides: totals(l.asides)}
@@ -139,9 +143,11 @@ func (l *Ledger) build(r row) SA {
 	sa := SA{SPI: r.key.SPI, Dst: r.key.Dst, Proto: r.key.Proto, Direction: r.key.Direction, Encap: EncapNone}
 	l.identify(&sa, r)
 	if r.wire != nil {
-		sa.Wire = wireReport(r.wire)
+		sa.Wire = l.wireReport(r.wire)
+		sa.CPUs = r.wire.cpus.total()
 	} else if l.watches(r) {
-		sa.Wire = &Wire{ReorderHistogram: make([]int64, histBuckets), DisplacementHistogram: make([]int64, histBuckets)}
+		sa.Wire = &Wire{ReorderHistogram: make([]int64, histBuckets), DisplacementHistogram: make([]int64, histBuckets),
+			GapHistogram: make([]int64, histBuckets)}
 	}
 	if r.sad != nil && !r.sad.unbased {
 		t := r.sad.sum
@@ -190,6 +196,7 @@ func (l *Ledger) identify(sa *SA, r row) {
 		sa.Mark = fmt.Sprintf("0x%x/0x%x", e.MarkValue, e.MarkMask)
 	}
 	sa.ReplayWindow, sa.ESN, sa.Offload = new(e.ReplayWindow), new(e.ESN), e.Offload
+	sa.OffloadIfindex = e.OffloadIfindex
 	for _, a := range e.Algorithms {
 		sa.Algorithms = append(sa.Algorithms, a.Name)
 	}
@@ -206,9 +213,9 @@ func (l *Ledger) identify(sa *SA, r row) {
 	}
 }
 
-func wireReport(t *wireSA) *Wire {
+func (l *Ledger) wireReport(t *wireSA) *Wire {
 	c := t.total()
-	return &Wire{
+	w := &Wire{
 		Packets:               c[wirePackets],
 		Bytes:                 c[wireBytes],
 		FirstSeq:              t.now.FirstSeq,
@@ -227,7 +234,48 @@ func wireReport(t *wireSA) *Wire {
 		Restarts:              c[wireRestarts],
 		Jumps:                 c[wireJumps],
 		GapEvents:             c[wireGapEvents],
+		LateAcrossCPUs:        c[wireLateSpread],
+		LargestBytes:          int64(t.now.LargestBytes),
+		ECNCE:                 c[wireCE],
+		GapHistogram:          c.gaps(),
+		GapSpacing:            spread(c[wireSpacings], c[wireSpacingSum], c[wireSpacingSquares]),
+		LossyRate:             spread(c[wireLossyIntervals], c[wireLossyRate], c[wireLossyRateSquares]),
+		OfferedRate:           spread(c[wireLossyIntervals], c[wireOfferedRate], c[wireOfferedRateSquares]),
+		CleanRateMax:          int64(t.now.CleanRateMax),
+		Rebinds:               c[wireRebinds],
+		LastSeen:              l.when(t.now.LastSeen),
 	}
+	for d := range 64 {
+		if t.now.DSCPs>>d&1 == 1 {
+			w.DSCPs = append(w.DSCPs, d)
+		}
+	}
+	if w.Restarts > 0 {
+		w.RestartedAt = l.when(t.now.RestartAt)
+	}
+	if w.Rebinds > 0 {
+		w.ReboundAt = l.when(t.now.RebindAt)
+		w.ReboundFrom = &Endpoint{t.now.OldSrc, t.now.OldSrcPort, t.now.OldDstPort, t.now.OldEncap}
+	}
+	return w
+}
+
+// when turns a source's own time into the wall clock's; nil where there is none.
+func (l *Ledger) when(d time.Duration) *time.Time {
+	if d == 0 {
+		return nil
+	}
+	return new(l.last.Add(d - l.mono).Round(0).UTC())
+}
+
+// spread sums up values of which number, sum and sum of squares are known; nil where there are none.
+func spread(n, sum, squares int64) *Spread {
+	if n <= 0 {
+		return nil
+	}
+	mean := float64(sum) / float64(n)
+	variance := max(0, float64(squares)/float64(n)-mean*mean)
+	return &Spread{Count: n, Mean: math.Round(mean*10) / 10, Deviation: math.Round(math.Sqrt(variance)*10) / 10}
 }
 
 // strangers lists the SPIs that nobody had, the loudest first.

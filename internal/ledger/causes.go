@@ -47,6 +47,9 @@ const (
 	OutPolError         Cause = "out_pol_error"
 	OutNoQueueSpace     Cause = "out_no_queue_space"
 	OtherCause          Cause = "other"
+	EncapMismatch       Cause = "encap_mismatch"
+	OutDefaultBlock     Cause = "out_default_block" // moves no counter
+	OutInterface        Cause = "out_interface"     // moves no counter
 )
 
 // counterOf says which counter of /proc/net/xfrm_stat the kernel moves for a cause
@@ -62,6 +65,7 @@ var counterOf = map[Cause]string{
 	StateInvalid:        "XfrmInStateInvalid",
 	StateExpired:        "XfrmInStateExpired",
 	StateMismatch:       "XfrmInStateMismatch",
+	EncapMismatch:       "XfrmInStateMismatch",
 	StateModeError:      "XfrmInStateModeError",
 	StateDirError:       "XfrmInStateDirError",
 	AcquireError:        "XfrmAcquireError",
@@ -98,10 +102,11 @@ func (c Cause) Counter() string { return counterOf[c] }
 func (c Cause) Outbound() bool { return strings.HasPrefix(string(c), "out_") }
 
 // AfterDecap says whether xfrm drops for this cause only once the packet was decrypted and counted
-// in the SA's own lifetime counter (__xfrm_policy_check, __xfrm_route_forward).
+// in the SA's own lifetime counter (__xfrm_policy_check, __xfrm_route_forward). XfrmInStateMismatch
+// is the selector's there; xfrm_input() counts a wrong encapsulation by it, which is EncapMismatch.
 func (c Cause) AfterDecap() bool {
 	switch c {
-	case TmplMismatch, NoPols, PolBlock, PolError, FwdHdrError:
+	case TmplMismatch, NoPols, PolBlock, PolError, FwdHdrError, StateMismatch:
 		return true
 	}
 	return false

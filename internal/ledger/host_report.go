@@ -85,3 +85,24 @@ func (h *HostReport) Link(index int) *LinkReport {
 	}
 	return nil
 }
+
+// On says whether a device carries the SAs of another: it is that device, lies below it, or belongs
+// to it as a member of a bond.
+func (h *HostReport) On(link, seenOn int) bool { return h.on(link, seenOn, 0) }
+
+// maxStack bounds how many devices lie one on the other (MAX_NEST_DEV of the kernel).
+const maxStack = 8
+
+func (h *HostReport) on(link, seenOn, depth int) bool {
+	if link == 0 || seenOn == 0 || depth > maxStack {
+		return false
+	}
+	if link == seenOn {
+		return true
+	}
+	if l := h.Link(link); l != nil && l.Master != 0 && h.on(l.Master, seenOn, depth+1) {
+		return true
+	}
+	upper := h.Link(seenOn)
+	return upper != nil && upper.Lower != 0 && h.on(link, upper.Lower, depth+1)
+}

@@ -12,6 +12,7 @@ import (
 // means "it is there and has nothing": the ledger shows the first as not observed, never as zero.
 type Snapshot struct {
 	At        time.Time         // wall clock with its monotonic reading
+	Mono      time.Duration     // the same moment by the clock of the durations below: CLOCK_MONOTONIC, or a capture's own
 	Wire      []WireSA          // from the wire programs' maps
 	Packets   *WireTotals       // classes, asides and losses of the wire programs
 	Stack     []StackSA         // from the stack programs' maps; nil: not attached
@@ -24,6 +25,12 @@ type Snapshot struct {
 	Host      *Host             // settings and counters of the namespace and the machine; nil: not looked at
 	Flows     *FlowTable        // TCP connections inside the tunnels; nil: not observed
 	Self      Self
+
+	Policies      []Policy       // the SPD in the kernel's order; nil: not readable
+	PolicyDefault *PolicyDefault // nil: the kernel has none (before 5.15), and accepts
+	Refusals      []Refusal      // packets that policies refused, by flow; nil: not observed
+
+	PMTU *PMTUInput // what did not fit, and the routes to the peers; nil: not observed
 }
 
 // SAKey is an SA's identity on the wire (RFC 4301 section 4.1 and the vantage direction).
@@ -87,6 +94,15 @@ type WireSA struct {
 	Spacings       uint64
 	SpacingSum     uint64
 	SpacingSquares uint64
+
+	// What passed and what was sent while numbers went missing, sampled live every quarter of the
+	// reader's horizon: sums of packets a second over the intervals with a loss, and of their squares.
+	LossyIntervals     uint64
+	LossyRate          uint64 // packets that arrived
+	LossyRateSquares   uint64
+	OfferedRate        uint64 // the same and those that are missing
+	OfferedRateSquares uint64
+	CleanRateMax       uint64 // the most packets a second that arrived in an interval without a loss
 }
 
 // WireTotals are the wire programs' own counters, by the names of the enums in bpf/lib/abi.h in
@@ -136,7 +152,8 @@ type SADEntry struct {
 	IntegrityFailed uint64 // stats.integrity_failed
 	Added           time.Time
 	Lifetimes       Lifetimes
-	Offload         string // "", crypto, packet
+	Selector        Selector // inner traffic that the SA is for; the zero one: any
+	Offload         string   // "", crypto, packet
 	OffloadIfindex  int
 	Flags           []string
 }

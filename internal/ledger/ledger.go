@@ -14,6 +14,7 @@ type Ledger struct {
 	snapshots int
 	first     time.Time
 	last      time.Time
+	mono      time.Duration // the last snapshot's by the sources' own clock
 
 	wireSeen, stackSeen, unknownSeen, sadSeen, statSeen, packetsSeen, dropsSeen bool
 
@@ -23,6 +24,12 @@ type Ledger struct {
 	stack   map[SAKey]*stackSA
 	unknown map[SAKey]*tally[Cause]
 	drops   tally[DropID]
+
+	policies      []Policy
+	policyDefault *PolicyDefault
+	policiesSeen  bool
+	refusals      map[Refusal]*refused
+	refusalsSeen  bool
 
 	flows       map[flowKey]*flow
 	flowsSeen   bool
@@ -37,12 +44,15 @@ type Ledger struct {
 	self    tally[string]
 	selfNow Self
 	host    hostTrack
+
+	pmtu pmtuState
 }
 
 // wireSA is one SA on the wire: the newest reading and the counters behind it.
 type wireSA struct {
 	now       WireSA
 	skewStart int64 // packets that arrived while the SAD was dumped for the baseline
+	cpus      tally[int]
 	track
 }
 
@@ -62,9 +72,11 @@ func New(source Source) *Ledger {
 		sharing: map[SAKey]int{},
 		stack:   map[SAKey]*stackSA{},
 		unknown: map[SAKey]*tally[Cause]{},
-		flows:   map[flowKey]*flow{},
-		classes: map[Direction]*tally[string]{},
-		asides:  map[Direction]*tally[string]{},
+
+		refusals: map[Refusal]*refused{},
+		classes:  map[Direction]*tally[string]{},
+		asides:   map[Direction]*tally[string]{},
+		flows:    map[flowKey]*flow{},
 	}
 }
 
@@ -79,17 +91,19 @@ func (l *Ledger) Observe(s Snapshot) {
 		l.first = s.At
 	}
 	l.snapshots++
-	l.last = s.At
+	l.last, l.mono = s.At, s.Mono
 
 	l.observeWire(s, baseline)
 	l.observeStack(s, baseline)
 	l.observeDrops(s, baseline)
 	l.observeSAD(s, baseline)
+	l.observePolicies(s, baseline)
 	if s.XfrmStat != nil {
 		l.stat.observe(s.XfrmStat, baseline || !l.statSeen && l.source.Kind != KindCapture)
 		l.statSeen = true
 	}
 	l.residue.observe(s.Residue, baseline)
+	l.observePMTU(s, baseline)
 	l.observeSelf(s.Self, baseline)
 	l.observeHost(s, baseline)
 }
@@ -115,6 +129,7 @@ func (l *Ledger) observeWire(s Snapshot, baseline bool) {
 			// The slot was given up and taken again: what it had counted is settled.
 			t.restart(now)
 		}
+		t.cpus.observe(w.CPUs, baseline)
 		t.last, t.now = now, w
 	}
 	if s.Packets == nil {

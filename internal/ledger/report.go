@@ -21,10 +21,16 @@ type Report struct {
 	Kernel      Kernel       `json:"kernel"`
 	Packets     *PacketStats `json:"packets"` // null: no wire programs
 	Host        *HostReport  `json:"host"`    // null: not looked at
-	Flows       *Flows       `json:"flows"`   // null: the inner hooks are not attached
-	Hooks       []Hook       `json:"hooks"`
-	Self        SelfReport   `json:"self"`
-	Notes       []string     `json:"notes,omitempty"`
+
+	Policies      []PolicyEntry  `json:"policies"`                 // the SPD; null: not readable
+	PolicyDefault *PolicyDefault `json:"policy_default,omitempty"` // absent: the kernel has none and accepts
+	Refusals      []RefusedFlow  `json:"refusals"`                 // null: not observed
+
+	Flows *Flows     `json:"flows"` // null: the inner hooks are not attached
+	Hooks []Hook     `json:"hooks"`
+	Self  SelfReport `json:"self"`
+	Notes []string   `json:"notes,omitempty"`
+	PMTU  *PMTU      `json:"pmtu"` // null: not observed
 }
 
 // Kinds of source.
@@ -58,32 +64,34 @@ const (
 
 // SA is one security association, as every source together knows it.
 type SA struct {
-	SPI          SPI        `json:"spi"`
-	Dst          netip.Addr `json:"dst"`
-	Src          netip.Addr `json:"src"`
-	Proto        Proto      `json:"proto"`
-	Direction    Direction  `json:"direction"`
-	Encap        Encap      `json:"encap"`
-	SrcPort      uint16     `json:"src_port,omitempty"` // UDP encapsulation
-	DstPort      uint16     `json:"dst_port,omitempty"`
-	Ifindex      int        `json:"ifindex,omitempty"` // interface where the wire programs first saw it
-	Mode         string     `json:"mode,omitempty"`
-	ReqID        uint32     `json:"reqid,omitempty"`
-	IfID         uint32     `json:"if_id,omitempty"`
-	Mark         string     `json:"mark,omitempty"`          // value/mask
-	SharedBy     int        `json:"shared_by,omitempty"`     // SAs that had this key at one time, told apart by mark
-	ReplayWindow *uint32    `json:"replay_window,omitempty"` // absent: the SAD does not know
-	ESN          *bool      `json:"esn,omitempty"`
-	Algorithms   []string   `json:"algorithms,omitempty"`
-	Offload      string     `json:"offload,omitempty"`
-	State        State      `json:"state"`
-	Added        *time.Time `json:"added,omitempty"`
-	AddedDuring  bool       `json:"added_during_run,omitempty"`
-	Endings      []Ending   `json:"endings,omitempty"` // oldest first; more than one if the key was used again
+	SPI            SPI        `json:"spi"`
+	Dst            netip.Addr `json:"dst"`
+	Src            netip.Addr `json:"src"`
+	Proto          Proto      `json:"proto"`
+	Direction      Direction  `json:"direction"`
+	Encap          Encap      `json:"encap"`
+	SrcPort        uint16     `json:"src_port,omitempty"` // UDP encapsulation
+	DstPort        uint16     `json:"dst_port,omitempty"`
+	Ifindex        int        `json:"ifindex,omitempty"` // interface where the wire programs first saw it
+	Mode           string     `json:"mode,omitempty"`
+	ReqID          uint32     `json:"reqid,omitempty"`
+	IfID           uint32     `json:"if_id,omitempty"`
+	Mark           string     `json:"mark,omitempty"`          // value/mask
+	SharedBy       int        `json:"shared_by,omitempty"`     // SAs that had this key at one time, told apart by mark
+	ReplayWindow   *uint32    `json:"replay_window,omitempty"` // absent: the SAD does not know
+	ESN            *bool      `json:"esn,omitempty"`
+	Algorithms     []string   `json:"algorithms,omitempty"`
+	Offload        string     `json:"offload,omitempty"`
+	OffloadIfindex int        `json:"offload_ifindex,omitempty"` // device that does it
+	State          State      `json:"state"`
+	Added          *time.Time `json:"added,omitempty"`
+	AddedDuring    bool       `json:"added_during_run,omitempty"`
+	Endings        []Ending   `json:"endings,omitempty"` // oldest first; more than one if the key was used again
 
-	Wire        *Wire           `json:"wire"`      // null: not watched on the wire
-	Xfrm        map[Cause]int64 `json:"xfrm"`      // null: not observed; causes that did not occur are left out
-	XfrmFrom    string          `json:"xfrm_from"` // FromStack, FromSAD or ""
+	CPUs        map[int]int64   `json:"cpus,omitempty"` // packets by the CPU that received or sent them on the wire
+	Wire        *Wire           `json:"wire"`           // null: not watched on the wire
+	Xfrm        map[Cause]int64 `json:"xfrm"`           // null: not observed; causes that did not occur are left out
+	XfrmFrom    string          `json:"xfrm_from"`      // FromStack, FromSAD or ""
 	XfrmLateMax int64           `json:"xfrm_late_max,omitempty"`
 	XfrmLate    []int64         `json:"xfrm_late_histogram,omitempty"`
 	Own         *Own            `json:"own"` // null: not in the SAD, or not from the start
@@ -132,6 +140,36 @@ type Wire struct {
 	Restarts              int64   `json:"restarts"`
 	Jumps                 int64   `json:"jumps"`
 	GapEvents             int64   `json:"gap_events"`
+
+	LateAcrossCPUs int64      `json:"late_across_cpus"` // part of late that came in order on its own CPU
+	LargestBytes   int64      `json:"largest_bytes"`    // of all outer packets, also before the run
+	ECNCE          int64      `json:"ecn_ce"`           // packets marked "congestion experienced" in the outer header
+	DSCPs          []int      `json:"dscps,omitempty"`  // of the outer headers, also before the run
+	GapHistogram   []int64    `json:"gap_histogram"`    // lengths of gaps, those included that late packets filled
+	GapSpacing     *Spread    `json:"gap_spacing,omitempty"`
+	LossyRate      *Spread    `json:"lossy_rate,omitempty"`     // packets a second that arrived while some were lost
+	OfferedRate    *Spread    `json:"offered_rate,omitempty"`   // the same with those that were lost
+	CleanRateMax   int64      `json:"clean_rate_max,omitempty"` // most packets a second that arrived without a loss
+	RestartedAt    *time.Time `json:"restarted_at,omitempty"`
+	LastSeen       *time.Time `json:"last_seen,omitempty"`
+	Rebinds        int64      `json:"rebinds"` // changes of where the packets come from
+	ReboundAt      *time.Time `json:"rebound_at,omitempty"`
+	ReboundFrom    *Endpoint  `json:"rebound_from,omitempty"`
+}
+
+// Spread is what is left of a row of values.
+type Spread struct {
+	Count     int64   `json:"count"`
+	Mean      float64 `json:"mean"`
+	Deviation float64 `json:"deviation"` // standard deviation
+}
+
+// Endpoint is where an SA's packets came from, and how.
+type Endpoint struct {
+	Src     netip.Addr `json:"src"`
+	SrcPort uint16     `json:"src_port,omitempty"`
+	DstPort uint16     `json:"dst_port,omitempty"`
+	Encap   Encap      `json:"encap"`
 }
 
 // Own is what the SA's own counters in the SAD moved by, under the kernel's names.

@@ -2,7 +2,7 @@
 
 package ledger
 
-// Indices of a WireSA's counters. The histograms follow, extents first.
+// Indices of a WireSA's counters. The histograms follow: extents, displacements, lengths of gaps.
 const (
 	wirePackets = iota
 	wireBytes
@@ -17,6 +17,17 @@ const (
 	wireJumps
 	wireGapEvents
 	wireExtentFloor
+	wireLateSpread
+	wireCE
+	wireRebinds
+	wireSpacings
+	wireSpacingSum
+	wireSpacingSquares
+	wireLossyIntervals
+	wireLossyRate
+	wireLossyRateSquares
+	wireOfferedRate
+	wireOfferedRateSquares
 	wireFixed
 )
 
@@ -24,7 +35,7 @@ const (
 const histBuckets = 16
 
 func wireCounts(w WireSA) counts {
-	c := make(counts, wireFixed+2*histBuckets)
+	c := make(counts, wireFixed+3*histBuckets)
 	for i, v := range [wireFixed]uint64{
 		wirePackets:     w.Packets,
 		wireBytes:       w.Bytes,
@@ -39,11 +50,25 @@ func wireCounts(w WireSA) counts {
 		wireJumps:       w.Jumps,
 		wireGapEvents:   w.GapEvents,
 		wireExtentFloor: w.ExtentFloor,
+		wireLateSpread:  w.LateSpread,
+		wireCE:          w.CE,
+		wireRebinds:     w.Rebinds,
+
+		wireSpacings:       w.Spacings,
+		wireSpacingSum:     w.SpacingSum,
+		wireSpacingSquares: w.SpacingSquares,
+
+		wireLossyIntervals:     w.LossyIntervals,
+		wireLossyRate:          w.LossyRate,
+		wireLossyRateSquares:   w.LossyRateSquares,
+		wireOfferedRate:        w.OfferedRate,
+		wireOfferedRateSquares: w.OfferedRateSquares,
 	} {
 		c[i] = int64(v)
 	}
 	fold(c[wireFixed:wireFixed+histBuckets], w.ExtentHist)
-	fold(c[wireFixed+histBuckets:], w.DisplacementHist)
+	fold(c[wireFixed+histBuckets:wireFixed+2*histBuckets], w.DisplacementHist)
+	fold(c[wireFixed+2*histBuckets:], w.GapHist)
 	return c
 }
 
@@ -55,7 +80,8 @@ func fold(into counts, hist []uint64) {
 }
 
 func (c counts) extents() counts       { return c[wireFixed : wireFixed+histBuckets] }
-func (c counts) displacements() counts { return c[wireFixed+histBuckets:] }
+func (c counts) displacements() counts { return c[wireFixed+histBuckets : wireFixed+2*histBuckets] }
+func (c counts) gaps() counts          { return c[wireFixed+2*histBuckets:] }
 
 // Indices of a SADEntry's counters.
 const (

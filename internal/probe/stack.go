@@ -259,7 +259,7 @@ func syncCPU(prog *ebpf.Program, cpu int) error {
 func (st *stackSet) source(src *reader.Source) {
 	src.Stack = &reader.StackMaps{
 		Counts: st.coll.Maps["stack_counts"], Unknown: st.coll.Maps["unknown_spis"],
-		Residue: st.coll.Maps["residue_counts"], Counters: st.counters,
+		Residue: st.coll.Maps["residue_counts"], Refused: st.coll.Maps["refusals"], Counters: st.counters,
 	}
 	if src.Events == nil {
 		src.Events, src.Lost = st.coll.Maps["events"], st.coll.Maps["lost_counts"]

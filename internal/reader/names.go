@@ -19,6 +19,7 @@ type Names struct {
 	Lost  []string
 	Cause []string
 	Event []string
+	Place []string // enum site_kind of bpf/lib/stack_maps.h
 }
 
 // LoadNames reads the names once.
@@ -42,6 +43,7 @@ var LoadNames = sync.OnceValues(func() (*Names, error) {
 		{wire, "lost", &n.Lost},
 		{wire, "event_kind", &n.Event},
 		{stack, "cause", &n.Cause},
+		{stack, "site_kind", &n.Place},
 	} {
 		if *e.dst, err = bpfobj.EnumNames(e.spec, e.name); err != nil {
 			return nil, fmt.Errorf("read names: %w", err)

@@ -84,6 +84,7 @@ type slotRecord struct {
 	key      ledger.SAKey
 	valid    bool // the key is known: its state has been read
 	history  history
+	pace     pace
 	packets  uint64
 	changed  time.Time // when packets last grew
 	retired  time.Time // when it left the table; zero: it is in it
@@ -155,6 +156,7 @@ func (r *Reader) Sample() error {
 	now := r.opts.Now()
 	err := r.eachState(now, func(rec *slotRecord, s *State) {
 		rec.history.add(now, s.Highest, r.opts.Horizon)
+		rec.pace.sample(now, s)
 	})
 	return errors.Join(err, r.reclaim(now, nil, false))
 }
@@ -228,6 +230,7 @@ func (r *Reader) Snapshot(ctx context.Context, dump func(context.Context) (Dump,
 		sad = d.SAD
 	}
 	snap.At = r.opts.Now()
+	snap.Mono = r.monoStart + snap.At.Sub(r.started)
 	// Drops and decapsulated packets both lie between the two readings of the wire.
 	errs := []error{r.readStack(ctx, &snap)}
 	for _, part := range r.src.Parts {
@@ -259,6 +262,7 @@ func (r *Reader) readWire(snap *ledger.Snapshot) error {
 		rec.history.add(snap.At, s.Highest, r.opts.Horizon)
 		w := s.WireSA(count, s.missingAbove(rec.history.settled(snap.At, r.opts.Horizon)))
 		w.CPUs, w.LastSeen = cpus, r.lastSeen(rec, s)
+		rec.pace.fill(&w)
 		w.PacketsBefore = 0
 		if rec.hasFirst {
 			// Counts and state are written one after the other; the earlier reading is never

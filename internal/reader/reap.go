@@ -115,6 +115,7 @@ func (r *Reader) finish(now time.Time) error {
 		delete(r.live, index)
 		w := s.WireSA(count, 0)
 		w.CPUs, w.LastSeen = cpus, r.lastSeen(rec, s)
+		rec.pace.fill(&w)
 		r.fold(w)
 	}
 	return errors.Join(errs...)

@@ -20,6 +20,7 @@ type StackMaps struct {
 	Counts  *ebpf.Map // stack_counts
 	Unknown *ebpf.Map // unknown_spis
 	Residue *ebpf.Map // residue_counts
+	Refused *ebpf.Map // refusals
 	// Counters names the kernel's xfrm counters as /proc/net/xfrm_stat does, by their number.
 	Counters map[uint32]string
 }
@@ -46,6 +47,9 @@ func (r *Reader) readStack(ctx context.Context, snap *ledger.Snapshot) error {
 	}
 	if snap.Residue, err = m.residue(); err != nil {
 		return fmt.Errorf("read residue_counts: %w", err)
+	}
+	if snap.Refusals, err = m.refusals(r.names); err != nil {
+		return fmt.Errorf("read refusals: %w", err)
 	}
 	return nil
 }
@@ -119,6 +123,37 @@ func (m *StackMaps) unknown() ([]ledger.UnknownSPI, error) {
 	})
 	slices.SortFunc(out, func(a, b ledger.UnknownSPI) int { return compareKeys(a.Key, b.Key) })
 	return out, err
+}
+
+// refusals lists the flows that policies refused.
+func (m *StackMaps) refusals(names *Names) ([]ledger.Refusal, error) {
+	out := []ledger.Refusal{}
+	err := eachPerCPU(m.Refused, func(key bpfobj.RefusalKey, perCPU []bpfobj.Refusal) {
+		sum := Sum(perCPU, addRefusal)
+		f := ledger.Refusal{
+			Cause: ledger.Cause(name(names.Cause, int(key.Cause))), Place: ledger.SiteUnknown,
+			ReqID: sum.Reqid, IfID: sum.IfId, Elsewhere: key.Elsewhere != 0,
+			Src: addr(key.Src), Dst: addr(key.Dst), Proto: key.Proto, SrcPort: key.Sport, DstPort: key.Dport,
+			Ifindex: int(key.Ifindex), Mark: sum.Mark, Packets: sum.Packets, Largest: sum.Largest,
+		}
+		if int(key.Place) < len(names.Place) {
+			f.Place = ledger.Site(names.Place[key.Place])
+		}
+		if key.Spi != 0 {
+			f.SA = stackKey(bpfobj.StackKey{Dst: key.SaDst, Spi: key.Spi, Proto: key.SaProto})
+		}
+		out = append(out, f)
+	})
+	slices.SortFunc(out, ledger.CompareRefusals)
+	return out, err
+}
+
+func addRefusal(dst *bpfobj.Refusal, r bpfobj.Refusal) {
+	dst.Packets += r.Packets
+	dst.Largest = max(dst.Largest, r.Largest)
+	dst.Reqid = max(dst.Reqid, r.Reqid)
+	dst.IfId = max(dst.IfId, r.IfId)
+	dst.Mark = max(dst.Mark, r.Mark)
 }
 
 // residue lists counters that moved without a packet; one that did not is left out.

@@ -115,13 +115,16 @@ func merge(w, later ledger.WireSA) ledger.WireSA {
 		{&out.Restarts, w.Restarts}, {&out.Jumps, w.Jumps}, {&out.GapEvents, w.GapEvents},
 		{&out.ExtentFloor, w.ExtentFloor}, {&out.LateSpread, w.LateSpread}, {&out.CE, w.CE},
 		{&out.Rebinds, w.Rebinds}, {&out.Spacings, w.Spacings}, {&out.SpacingSum, w.SpacingSum},
-		{&out.SpacingSquares, w.SpacingSquares},
+		{&out.SpacingSquares, w.SpacingSquares}, {&out.LossyIntervals, w.LossyIntervals},
+		{&out.LossyRate, w.LossyRate}, {&out.LossyRateSquares, w.LossyRateSquares},
+		{&out.OfferedRate, w.OfferedRate}, {&out.OfferedRateSquares, w.OfferedRateSquares},
 	} {
 		*f.dst += f.add
 	}
 	out.ExtentMax = max(w.ExtentMax, later.ExtentMax)
 	out.DisplacementMax = max(w.DisplacementMax, later.DisplacementMax)
 	out.LargestBytes = max(w.LargestBytes, later.LargestBytes)
+	out.CleanRateMax = max(w.CleanRateMax, later.CleanRateMax)
 	out.LastSeen = max(w.LastSeen, later.LastSeen)
 	out.DSCPs |= w.DSCPs
 	out.RestartAt = max(w.RestartAt, later.RestartAt)

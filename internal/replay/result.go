@@ -40,6 +40,10 @@ func (w *wire) snapshot(ctx context.Context, end time.Time) (ledger.Snapshot, er
 		return snap, err
 	}
 	snap.At = end
+	snap.Mono = 0
+	if !end.IsZero() {
+		snap.Mono = time.Duration(end.UnixNano())
+	}
 	for i := range snap.Wire {
 		// The CPUs are those that read the file.
 		snap.Wire[i].CPUs, snap.Wire[i].LateSpread = nil, 0

@@ -58,6 +58,26 @@ var goldens = map[string]func() ledger.Report{
 			w.Residue["XfrmOutPolBlock"] += 2
 		})
 	},
+	"host": func() ledger.Report {
+		w := ledgertest.New()
+		h := w.Furnish()
+		h.Notes = []string{"queues of devices (sysfs): not readable: operation not permitted"}
+		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)
+		return w.Run(func() {
+			in.Deliver(5000)
+			in.Lose(60)
+			in.Deliver(4940)
+			out.Send(4000)
+			wan, other := w.Link(ledgertest.WAN), w.Link(ledgertest.Other)
+			wan.Counters["rx_packets"] += 9940
+			wan.Counters["rx_missed_errors"] += 60
+			wan.DriverCounters["rx_no_buffer_count"] += 60
+			wan.Qdiscs[0].Packets, wan.Qdiscs[0].Bytes, wan.Qdiscs[0].Drops = 11988, 13600000, 12
+			other.Counters["tx_dropped"] += 3
+			w.Work(1, 3000, 300, 2100)
+			h.CPUs[1].Processed, h.CPUs[1].Squeezed = 19880, 41
+		})
+	},
 	"blind": func() ledger.Report {
 		w := ledgertest.New()
 		w.BlindStack = true

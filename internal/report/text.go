@@ -34,6 +34,9 @@ func (d Document) WriteText(w io.Writer, o Options) error {
 	p.open(&d)
 	p.ledger(&d, o)
 	p.drops(&d)
+	p.refusals(d.Refusals)
+	p.pmtu(d.PMTU)
+	p.host(d.Host)
 	if d.Source.Kind != ledger.KindCapture {
 		p.kernel(&d.Kernel)
 	}

@@ -28,7 +28,10 @@ type folding struct {
 
 // foldings lists what follows from what. It has no circles (a test sees to it); what an effect
 // explains in turn goes to the root.
-var foldings = []folding{}
+var foldings = []folding{
+	{NICRxLoss, sameHost, []ID{PathLoss}},
+	{SoftnetDrop, sameHost, []ID{PathLoss}},
+}
 
 // minFoldConfidence is how sure a cause must be before it may take others' place.
 const minFoldConfidence = 0.5
@@ -84,7 +87,7 @@ func causeOf(all []Finding, i int) int {
 
 func explains(cause, effect *Finding) bool {
 	return slices.ContainsFunc(foldings, func(f folding) bool {
-		return f.cause == cause.ID && slices.Contains(f.effects, effect.ID) &&
+		return f.cause == cause.ID && slices.Contains(f.effects, effect.ID) && !slices.Contains(cause.spares, effect.ID) &&
 			related(f.within, cause.Subject, effect.Subject)
 	})
 }

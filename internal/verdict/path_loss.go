@@ -19,7 +19,7 @@ func pathLoss(r *ledger.Report) []Finding {
 		b := sa.Ledger.In
 		// What leaves this host is lost where only the other end can see it, and packets that merely
 		// pass through are not this host's to judge.
-		if b == nil || b.LostOnPath == nil || *b.LostOnPath <= 0 || sa.State == ledger.Absent {
+		if b == nil || b.LostOnPath == nil || *b.LostOnPath <= 0 || sa.State == ledger.Absent || hidden(r, sa) {
 			continue
 		}
 		lost, sent := *b.LostOnPath, *b.Sent
@@ -50,6 +50,9 @@ func pathLoss(r *ledger.Report) []Finding {
 		if n := sa.Xfrm[ledger.IntegrityFailed]; n > 0 {
 			f.Evidence = append(f.Evidence, Evidence{"xfrm.integrity_failed", n, "packets", sourceOf(sa),
 				"their numbers are not authentic; a corrupted one leaves a gap"})
+		}
+		if !capture {
+			f.Evidence = append(f.Evidence, cardEvidence(r, sa)...)
 		}
 		out = append(out, f)
 	}

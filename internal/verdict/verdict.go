@@ -37,6 +37,8 @@ type Finding struct {
 	Remedy       []Remedy   `json:"remedy"`
 	Consequences []ID       `json:"consequences"`       // kinds of findings that this one explains
 	Explains     []Finding  `json:"explains,omitempty"` // those of them that were judged by themselves
+
+	spares []ID // kinds that it does not explain this time, whatever foldings says
 }
 
 // Subject is what a finding is about; a finding about no SA in particular leaves it empty.
@@ -81,6 +83,7 @@ type Kind struct {
 func Catalogue() []Kind {
 	return slices.Concat(
 		saKinds(),
+		hostKinds(),
 	)
 }
 

@@ -61,10 +61,10 @@ func TestDecodeSAOfOldKernel(t *testing.T) {
 				SoftBytes: 1 << 40, HardBytes: 2 << 40, SoftPackets: 1000, HardPackets: 2000,
 				SoftAdd: 3000 * time.Second, HardAdd: time.Hour,
 			},
-			Flags: []string{"noecn", "nopmtudisc"},
+			Flags:    []string{"noecn", "nopmtudisc"},
+			Selector: Selector{Dst: netip.MustParsePrefix("0.0.0.0/0"), Src: netip.MustParsePrefix("0.0.0.0/0")},
 		},
-		Selector: Selector{Dst: netip.MustParsePrefix("0.0.0.0/0"), Src: netip.MustParsePrefix("0.0.0.0/0")},
-		SoftUse:  50 * time.Second, HardUse: time.Minute,
+		SoftUse: 50 * time.Second, HardUse: time.Minute,
 		FirstUsed: time.Unix(1_700_000_005, 0), LastUsed: time.Unix(1_700_000_077, 0),
 		PCPU: -1, proto: protoESP, family: familyIPv4,
 	}
@@ -90,9 +90,9 @@ func TestDecodeSAOfNewKernel(t *testing.T) {
 			Packets: 100, Bytes: 8400, ReplayLate: 3, ReplayDuplicate: 5, IntegrityFailed: 7,
 			Added:   time.Unix(1_700_000_000, 0),
 			Offload: "packet", OffloadIfindex: 3,
-			Flags: []string{"esn", "dont-encap-dscp", "oseq-may-wrap"},
+			Flags:    []string{"esn", "dont-encap-dscp", "oseq-may-wrap"},
+			Selector: Selector{Dst: netip.MustParsePrefix("::/0"), Src: netip.MustParsePrefix("::/0")},
 		},
-		Selector:      Selector{Dst: netip.MustParsePrefix("::/0"), Src: netip.MustParsePrefix("::/0")},
 		SeqBitmapBits: 128,
 		FirstUsed:     time.Unix(1_700_000_005, 0),
 		KernelDir:     ledger.In,
@@ -144,6 +144,7 @@ func TestDecodePolicy(t *testing.T) {
 		},
 		Templates: []Template{wantTmpl, wantTmpl},
 		IfID:      8, MarkValue: 1, MarkMask: 0xff, Flags: []string{"icmp"}, Packets: 2, Bytes: 1,
+		Added: time.Unix(1_700_000_000, 0), Used: time.Unix(1_700_000_009, 0),
 	}
 	got, err := decodePolicy(outPolicy(t, tmpl, 1))
 	if err != nil {

@@ -70,7 +70,7 @@ func byPolicy(sa *SA, policies []Policy) ledger.Direction {
 			continue
 		}
 		for _, t := range p.Templates {
-			if !t.fits(sa) || says == dir {
+			if !fits(t, sa) || says == dir {
 				continue
 			}
 			if dir != ledger.Unknown {

@@ -244,7 +244,7 @@ func outPolicy(t testing.TB, tmpl cTmpl, dir uint8) []byte {
 				Family: familyIPv4, Daddr: cAddress("10.2.0.0"), Saddr: cAddress("10.1.0.0"), PrefixlenD: 16, PrefixlenS: 24,
 				Proto: 6, Dport: net16(443), DportMask: net16(0xffff), Ifindex: 9,
 			},
-			Cur: cCurrent{Bytes: 1, Packets: 2}, Priority: 3, Index: 65, Dir: dir, Flags: 2,
+			Cur: cCurrent{Bytes: 1, Packets: 2, AddTime: 1_700_000_000, UseTime: 1_700_000_009}, Priority: 3, Index: 65, Dir: dir, Flags: 2,
 		}),
 		attr(t, attrTmpl, tmpl, tmpl),
 		attr(t, attrPolicyType, uint8(1), uint16(0), uint16(0), uint8(0)),

@@ -157,7 +157,7 @@ func decodeDeletedPolicy(b []byte) (Policy, error) {
 		if err != nil {
 			return Policy{}, err
 		}
-		return p, p.readAttributes(b[sizePolicyID:])
+		return p, readPolicyAttributes(&p, b[sizePolicyID:])
 	}
 	return Policy{}, fmt.Errorf("%w: no description of the policy", ErrMalformed)
 }
@@ -171,7 +171,7 @@ func decodeExpiredPolicy(b []byte) (Policy, error) {
 	if err != nil {
 		return Policy{}, err
 	}
-	return p, p.readAttributes(b[sizePolExpire:])
+	return p, readPolicyAttributes(&p, b[sizePolExpire:])
 }
 
 // decodeMapping reads struct xfrm_user_mapping.

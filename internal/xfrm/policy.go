@@ -3,39 +3,23 @@
 package xfrm
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
 
 	"xfrmscope/internal/ledger"
 )
 
-// Policy is one entry of the SPD (struct xfrm_userpolicy_info and its attributes).
-type Policy struct {
-	Dir       string // in, out, fwd; "socket in", "socket out" for a single socket's own
-	Sub       bool   // of the sub policy database, which is asked after the main one
-	Action    string // allow, block
-	Priority  uint32 // lower is asked first
-	Index     uint32
-	Selector  Selector
-	Templates []Template
-	IfID      uint32
-	MarkValue uint32
-	MarkMask  uint32
-	Flags     []string
-	Offload   int // ifindex of a device that applies it, 0: none
-	Packets   uint64
-	Bytes     uint64
-}
-
-// Template names the SA that a policy demands (struct xfrm_user_tmpl).
-type Template struct {
-	Src, Dst netip.Addr // zero address in transport mode: as in the packet
-	SPI      ledger.SPI // 0: any
-	Proto    ledger.Proto
-	ReqID    uint32 // 0: any
-	Mode     string
-	Optional bool
-}
+// The SPD's types are the ledger's.
+type (
+	Policy   = ledger.Policy
+	Template = ledger.Template
+	Selector = ledger.Selector
+)
 
 // decodePolicy reads struct xfrm_userpolicy_info and the attributes behind it.
 func decodePolicy(b []byte) (Policy, error) {
@@ -46,19 +30,21 @@ func decodePolicy(b []byte) (Policy, error) {
 		Selector: decodeSelector(b),
 		Bytes:    u64(b[sizeSelector+sizeLifetime:]),
 		Packets:  u64(b[sizeSelector+sizeLifetime+8:]),
+		Added:    unixTime(u64(b[sizeSelector+sizeLifetime+16:])),
+		Used:     unixTime(u64(b[sizeSelector+sizeLifetime+24:])),
 		Priority: u32(b[152:]),
 		Index:    u32(b[156:]),
 		Dir:      policyDir(b[160]),
 		Action:   policyAction(b[161]),
 		Flags:    flagNames(uint32(b[162]), []string{"localok", "icmp"}),
 	}
-	if err := p.readAttributes(b[sizePolicyInfo:]); err != nil {
+	if err := readPolicyAttributes(&p, b[sizePolicyInfo:]); err != nil {
 		return Policy{}, fmt.Errorf("decode policy %d: %w", p.Index, err)
 	}
 	return p, nil
 }
 
-func (p *Policy) readAttributes(b []byte) error {
+func readPolicyAttributes(p *Policy, b []byte) error {
 	a := attributes{rest: b}
 	for a.next() {
 		switch a.typ {
@@ -105,7 +91,7 @@ func decodeTemplate(b []byte) Template {
 }
 
 // fits says whether an SA can fill the template (xfrm_state_ok, xfrm_state_find).
-func (t Template) fits(sa *SA) bool {
+func fits(t Template, sa *SA) bool {
 	same := func(tmpl, have netip.Addr) bool {
 		return !tmpl.IsValid() || tmpl.IsUnspecified() || tmpl == have
 	}
@@ -129,6 +115,45 @@ func policyAction(a uint8) string {
 		return "allow"
 	case 1:
 		return "block"
+	}
+	return fmt.Sprintf("action-%d", a)
+}
+
+// DefaultPolicy reads what happens to packets that no policy is for. A kernel without the message (5.10
+// has none) gives nil: it accepts them.
+func (c *Client) DefaultPolicy(ctx context.Context) (*ledger.PolicyDefault, error) {
+	var found *ledger.PolicyDefault
+	err := c.dump(ctx, netlinkXfrm, netlink.Message{
+		Header: netlink.Header{Type: msgGetDefault, Flags: netlink.Request},
+		Data:   make([]byte, sizePolDefault),
+	}, func(m netlink.Message) error {
+		if m.Header.Type != msgGetDefault {
+			return nil
+		}
+		if err := enough(m.Data, sizePolDefault); err != nil {
+			return err
+		}
+		found = &ledger.PolicyDefault{
+			In: defaultAction(m.Data[0]), Fwd: defaultAction(m.Data[1]), Out: defaultAction(m.Data[2]),
+		}
+		return nil
+	})
+	// xfrm_user_rcv_msg() refuses types beyond its own.
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EOPNOTSUPP) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read default policy: %w", err)
+	}
+	return found, nil
+}
+
+func defaultAction(a uint8) string {
+	switch a {
+	case 1: // XFRM_USERPOLICY_BLOCK
+		return "block"
+	case 2: // XFRM_USERPOLICY_ACCEPT
+		return "accept"
 	}
 	return fmt.Sprintf("action-%d", a)
 }

@@ -14,7 +14,6 @@ import (
 // SA is one entry of the SAD: what the ledger wants of it, and what only doctor and the curious want.
 type SA struct {
 	ledger.SADEntry
-	Selector      Selector
 	SeqBitmapBits uint32        // length of the kernel's replay bitmap; 0 with the legacy 32-bit window
 	SoftUse       time.Duration // lifetimes since first use, which the ledger does not judge
 	HardUse       time.Duration
@@ -39,15 +38,6 @@ type IPTFS struct {
 	InitDelay     time.Duration
 	MaxQueueBytes uint32
 	PacketBytes   uint32
-}
-
-// Selector is the traffic that a policy or an SA is for (struct xfrm_selector).
-type Selector struct {
-	Src, Dst         netip.Prefix
-	Proto            uint8 // 0: any
-	SrcPort, DstPort uint16
-	SrcMask, DstMask uint16
-	Ifindex          int
 }
 
 // saFlags and saExtraFlags are in iproute2's spelling, lowest bit first.

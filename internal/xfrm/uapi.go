@@ -28,6 +28,7 @@ const (
 	msgNewSADInfo  = 0x22
 	msgGetSADInfo  = 0x23
 	msgMapping     = 0x26
+	msgGetDefault  = 0x28
 )
 
 // Multicast groups (enum xfrm_nlgroups). AEVENTS is left out on purpose, see the package comment.
@@ -81,6 +82,7 @@ const (
 	sizePolicyInfo = 168 // struct xfrm_userpolicy_info
 	sizePolicyID   = 64  // struct xfrm_userpolicy_id
 	sizePolExpire  = 176 // struct xfrm_user_polexpire
+	sizePolDefault = 3   // struct xfrm_userpolicy_default
 	sizeTmpl       = 64  // struct xfrm_user_tmpl
 	sizeMapping    = 64  // struct xfrm_user_mapping
 	sizeReplay     = 12  // struct xfrm_replay_state

@@ -28,7 +28,7 @@ func (w *World) Furnish() *ledger.Host {
 	for i, name := range map[int]string{WAN: "eth0", Other: "eth1"} {
 		w.Host.Links = append(w.Host.Links, ledger.Link{
 			Index: i, Name: name, Kind: "device", Driver: "ixgbe", MTU: 1500, Up: true, TxQueue: 1000,
-			Counters:       map[string]uint64{"rx_packets": 9000, "tx_packets": 8000, "rx_dropped": 12, "rx_missed_errors": 3},
+			Counters:       counters(map[string]uint64{"rx_packets": 9000, "tx_packets": 8000, "rx_dropped": 12, "rx_missed_errors": 3}),
 			DriverCounters: map[string]uint64{"rx_no_buffer_count": 3, "rx_steer_missed_packets": 5},
 			RingRx:         512, RingRxMax: 4096, RxQueues: 4, TxQueues: 4, RPS: []string{"0", "0", "0", "0"},
 			Features: map[string]bool{"esp-hw-offload": false, "rx-gro": true},
@@ -37,6 +37,17 @@ func (w *World) Furnish() *ledger.Host {
 	}
 	slices.SortFunc(w.Host.Links, func(a, b ledger.Link) int { return a.Index - b.Index })
 	return w.Host
+}
+
+// counters adds those that are zero, as the kernel lists them all.
+func counters(m map[string]uint64) map[string]uint64 {
+	for _, name := range []string{
+		"rx_errors", "tx_errors", "tx_dropped", "rx_crc_errors", "rx_frame_errors", "rx_length_errors",
+		"rx_fifo_errors", "rx_over_errors", "tx_carrier_errors", "tx_aborted_errors", "tx_fifo_errors",
+	} {
+		m[name] += 0
+	}
+	return m
 }
 
 // Link is the device with this index of a furnished world.

@@ -33,12 +33,17 @@ type World struct {
 	Residue map[string]uint64
 	Stat    map[string]uint64
 	Host    *ledger.Host // nil: not looked at
+	Hooks   []ledger.Hook
 
-	now   time.Time
-	sas   []*SA
-	ended []ledger.EndedSA
-	lone  map[ledger.Cause]uint64 // drops without an SA
-	drops map[ledger.DropID]uint64
+	Policies      []ledger.Policy
+	PolicyDefault *ledger.PolicyDefault
+
+	now      time.Time
+	sas      []*SA
+	ended    []ledger.EndedSA
+	lone     map[ledger.Cause]uint64 // drops without an SA
+	drops    map[ledger.DropID]uint64
+	refusals []ledger.Refusal
 }
 
 // SA is one association of the world, on the wire and in the kernel.
@@ -292,6 +297,9 @@ func (s *SA) Spill(n uint64, function, reason string) {
 	s.world.Discard(n, s.DropAt(ledger.AtEgress, function, reason))
 }
 
+// Unseen lets xfrm decapsulate n packets that no wire hook saw.
+func (s *SA) Unseen(n uint64) { s.decap(n) }
+
 // Lag lets n packets arrive between the dump of the SAD and the second reading of the wire.
 func (s *SA) Lag(n uint64) { s.fresh(n); s.lag += n }
 
@@ -340,6 +348,7 @@ func (w *World) Snapshot() ledger.Snapshot {
 		s.XfrmStat = maps.Clone(w.Stat)
 	}
 	s.Host = cloneHost(w.Host)
+	w.policies(&s)
 	if !w.BlindSAD {
 		s.SAD, s.Ended = []ledger.SADEntry{}, w.ended
 	}
@@ -388,6 +397,7 @@ func (w *World) Snapshot() ledger.Snapshot {
 // Run takes a snapshot, lets things happen, takes another thirty seconds later and reports.
 func (w *World) Run(happen func()) ledger.Report {
 	l := ledger.New(ledger.Source{Kind: ledger.KindLive, Kernel: "6.1.0-test", Netns: "gateway"})
+	l.SetHooks(w.Hooks)
 	l.Observe(w.Snapshot())
 	happen()
 	w.Tick(30 * time.Second)

@@ -1,0 +1,377 @@
+//go:build ignore
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Path MTU: packets that are too big, who is told so, who believes it, and what is cut up instead.
+ * All hooks lie where a packet did not fit or where an ICMP message is made, so that nothing runs
+ * while everything fits.
+ *
+ *   icmp_send         fentry on __icmp_send: IPv4 fragmentation needed, reassembly time exceeded
+ *   icmp_out          ... icmp_out_count: the message of icmp_send really left
+ *   icmp6_send        ... icmp6_send: IPv6 packet too big, reassembly time exceeded
+ *   local_error       ... xfrm_local_error: a socket of this host is told instead
+ *   esp4_told         ... xfrm4_esp_err: fragmentation needed, for an ESP packet of this host
+ *   esp6_told         ... xfrm6_esp_err: packet too big, the same
+ *   udp4_told         ... udp_err: the same for ESP in UDP
+ *   udp6_told         ... udpv6_err
+ *   route4_takes      ... __ip_rt_update_pmtu: a route is given a smaller MTU
+ *   route6_takes      ... rt6_do_update_pmtu
+ *   ip4_cuts          ... ip_do_fragment: a packet is cut up
+ *   ip6_cuts          ... ip6_fragment
+ *   *_kprobe          the same twelve as kprobes
+ *   pick_netns        run by the loader through BPF_PROG_TEST_RUN, attached to nothing
+ *
+ * Keep of each the fentry program or its twin. Each stands by itself but icmp_out, which adds to what
+ * icmp_send counts.
+ */
+#include "kernel.h"
+
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_core_read.h>
+
+#include "abi.h"
+#include "xfrm.h"
+
+#include <bpf/bpf_tracing.h>
+
+#include "netns.h"
+#include "pmtu_packet.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+static __always_inline struct pmtu_telling *telling(void)
+{
+	__u32 key = 0;
+
+	return bpf_map_lookup_elem(&pmtu_telling, &key);
+}
+
+/* `info` is the next hop's MTU in network order for fragmentation needed (RFC 1191 section 4). */
+static __always_inline int on_icmp_send(struct sk_buff *skb, int type, int code, __be32 info)
+{
+	struct pmtu_telling *t = telling();
+	struct pmtu_event e = {};
+
+	if (t)
+		t->open = 0;
+	if (type == ICMP_DEST_UNREACH && code == ICMP_FRAG_NEEDED)
+		e.key.kind = PMTU_TELL_SENDER;
+	else if (type == ICMP_TIME_EXCEEDED && code == ICMP_EXC_FRAGTIME)
+		e.key.kind = PMTU_REASM_EXPIRED;
+	else
+		return 0;
+	if (skb_netns(skb) != target_net || !describe(&e, skb, network_header(skb), true))
+		return 0;
+	if (e.key.kind == PMTU_TELL_SENDER) {
+		e.key.mtu = bpf_ntohl(info);
+		name_sa(&e, skb);
+		if (t) {
+			t->key = e.key;
+			t->open = 1;
+		}
+	}
+	pmtu_record(&pmtu_own, &e);
+	return 0;
+}
+
+static __always_inline int on_icmp_out(struct net *net, __u8 type)
+{
+	struct pmtu_telling *t;
+	struct pmtu_count *c;
+
+	if (type != ICMP_DEST_UNREACH || net != target_net)
+		return 0;
+	t = telling();
+	if (!t || !t->open)
+		return 0;
+	t->open = 0;
+	c = bpf_map_lookup_elem(&pmtu_own, &t->key);
+	if (c)
+		__sync_fetch_and_add(&c->sent, 1);
+	return 0;
+}
+
+static __always_inline int on_icmp6_send(struct sk_buff *skb, __u8 type, __u8 code, __u32 info)
+{
+	struct pmtu_event e = {};
+
+	if (type == ICMPV6_PKT_TOOBIG)
+		e.key.kind = PMTU_TELL_SENDER;
+	else if (type == ICMPV6_TIME_EXCEED && code == ICMPV6_EXC_FRAGTIME)
+		e.key.kind = PMTU_REASM_EXPIRED;
+	else
+		return 0;
+	if (skb_netns(skb) != target_net || !describe(&e, skb, network_header(skb), true))
+		return 0;
+	if (e.key.kind == PMTU_TELL_SENDER) {
+		e.key.mtu = info;
+		name_sa(&e, skb);
+		pmtu_add(PMTU_TOTAL_TOO_BIG_V6);
+	}
+	pmtu_record(&pmtu_own, &e);
+	return 0;
+}
+
+static __always_inline int on_local_error(struct sk_buff *skb, int mtu)
+{
+	struct pmtu_event e = {};
+
+	if (skb_netns(skb) != target_net || !describe(&e, skb, network_header(skb), true))
+		return 0;
+	e.key.kind = PMTU_TELL_SOCKET;
+	e.key.mtu = mtu;
+	name_sa(&e, skb);
+	pmtu_record(&pmtu_own, &e);
+	return 0;
+}
+
+/*
+ * An ICMP error handler runs with the quoted packet at skb->data, the ICMP header at the transport
+ * header and the IP header of the message at the network header (icmp_rcv(), icmpv6_rcv()).
+ */
+static __always_inline int told(struct sk_buff *skb, __u32 mtu, __u32 took)
+{
+	struct pmtu_event e = {};
+	void *ip = network_header(skb);
+	__u8 version;
+
+	if (!describe(&e, skb, packet_data(skb), false))
+		return 0;
+	/* Of UDP only what ESP in UDP makes use of. A short quotation ends before the SPI. */
+	if (e.key.proto == IPPROTO_UDP) {
+		__be16 ports[2];
+		__u32 header = e.key.family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+
+		if (!e.key.spi &&
+		    (!packet_read(ports, sizeof(ports), (void *)skb, packet_data(skb) + header) ||
+		     (!natt_port(ports[0]) && !natt_port(ports[1]))))
+			return 0;
+	}
+	e.key.kind = PMTU_TOLD;
+	e.key.mtu = mtu;
+	e.took = took;
+	if (packet_read(&version, 1, (void *)skb, ip)) {
+		if (version >> 4 == 4)
+			read_address(e.reporter, ip + __builtin_offsetof(struct iphdr, saddr), 4);
+		else
+			read_address(e.reporter, ip + __builtin_offsetof(struct ipv6hdr, saddr), 6);
+	}
+	pmtu_record(&pmtu_told, &e);
+	return 0;
+}
+
+static __always_inline int on_told4(struct sk_buff *skb, __u32 info)
+{
+	struct icmphdr h;
+
+	if (skb_netns(skb) != target_net || bpf_probe_read_kernel(&h, sizeof(h), transport_header(skb)))
+		return 0;
+	if (h.type != ICMP_DEST_UNREACH || h.code != ICMP_FRAG_NEEDED)
+		return 0;
+	return told(skb, bpf_ntohs(h.mtu), info);
+}
+
+static __always_inline int on_told6(struct sk_buff *skb, __u8 type)
+{
+	__be32 mtu;
+
+	if (type != ICMPV6_PKT_TOOBIG || skb_netns(skb) != target_net)
+		return 0;
+	if (bpf_probe_read_kernel(&mtu, sizeof(mtu), transport_header(skb) + 4))
+		return 0;
+	return told(skb, bpf_ntohl(mtu), bpf_ntohl(mtu));
+}
+
+static __always_inline int on_route4(struct rtable *rt, struct flowi4 *flow, __u32 mtu)
+{
+	struct pmtu_event e = {};
+
+	if (BPF_CORE_READ(rt, dst.dev, nd_net.net) != target_net)
+		return 0;
+	e.key.kind = PMTU_APPLIED;
+	e.key.family = 4;
+	e.key.mtu = mtu;
+	read_address(e.key.dst, &flow->daddr, 4);
+	pmtu_record(&pmtu_told, &e);
+	return 0;
+}
+
+static __always_inline int on_route6(struct rt6_info *rt, __u32 mtu)
+{
+	struct pmtu_event e = {};
+
+	if (BPF_CORE_READ(rt, dst.dev, nd_net.net) != target_net)
+		return 0;
+	e.key.kind = PMTU_APPLIED;
+	e.key.family = 6;
+	e.key.mtu = mtu;
+	read_address(e.key.dst, &rt->rt6i_dst.addr, 6);
+	pmtu_record(&pmtu_told, &e);
+	return 0;
+}
+
+static __always_inline int on_cut(struct net *net, struct sk_buff *skb, __u8 family)
+{
+	struct pmtu_event e = {};
+
+	if (net != target_net || !describe(&e, skb, network_header(skb), true))
+		return 0;
+	e.key.kind = PMTU_FRAGMENTED;
+	e.key.mtu = route_mtu(skb_route(skb), family);
+	pmtu_record(&pmtu_own, &e);
+	return 0;
+}
+
+/* ip6_fragment() is also asked to cut what must not be cut, and then calls icmp6_send(). */
+static __always_inline int on_cut6(struct net *net, struct sk_buff *from)
+{
+	struct sk_buff___pmtu *skb = (void *)from;
+
+	if (!BPF_CORE_READ_BITFIELD_PROBED(skb, ignore_df))
+		return 0;
+	return on_cut(net, from, 6);
+}
+
+SEC("fentry/__icmp_send")
+int BPF_PROG(icmp_send, struct sk_buff *skb, int type, int code, __be32 info)
+{
+	return on_icmp_send(skb, type, code, info);
+}
+
+SEC("kprobe/__icmp_send")
+int BPF_KPROBE(icmp_send_kprobe, struct sk_buff *skb, int type, int code, __be32 info)
+{
+	return on_icmp_send(skb, type, code, info);
+}
+
+SEC("fentry/icmp_out_count")
+int BPF_PROG(icmp_out, struct net *net, unsigned char type)
+{
+	return on_icmp_out(net, type);
+}
+
+SEC("kprobe/icmp_out_count")
+int BPF_KPROBE(icmp_out_kprobe, struct net *net, unsigned char type)
+{
+	return on_icmp_out(net, type);
+}
+
+SEC("fentry/icmp6_send")
+int BPF_PROG(icmp6_send, struct sk_buff *skb, __u8 type, __u8 code, __u32 info)
+{
+	return on_icmp6_send(skb, type, code, info);
+}
+
+SEC("kprobe/icmp6_send")
+int BPF_KPROBE(icmp6_send_kprobe, struct sk_buff *skb, __u8 type, __u8 code, __u32 info)
+{
+	return on_icmp6_send(skb, type, code, info);
+}
+
+SEC("fentry/xfrm_local_error")
+int BPF_PROG(local_error, struct sk_buff *skb, int mtu)
+{
+	return on_local_error(skb, mtu);
+}
+
+SEC("kprobe/xfrm_local_error")
+int BPF_KPROBE(local_error_kprobe, struct sk_buff *skb, int mtu)
+{
+	return on_local_error(skb, mtu);
+}
+
+SEC("fentry/xfrm4_esp_err")
+int BPF_PROG(esp4_told, struct sk_buff *skb, __u32 info)
+{
+	return on_told4(skb, info);
+}
+
+SEC("kprobe/xfrm4_esp_err")
+int BPF_KPROBE(esp4_told_kprobe, struct sk_buff *skb, __u32 info)
+{
+	return on_told4(skb, info);
+}
+
+SEC("fentry/xfrm6_esp_err")
+int BPF_PROG(esp6_told, struct sk_buff *skb, void *opt, __u8 type)
+{
+	return on_told6(skb, type);
+}
+
+SEC("kprobe/xfrm6_esp_err")
+int BPF_KPROBE(esp6_told_kprobe, struct sk_buff *skb, void *opt, __u8 type)
+{
+	return on_told6(skb, type);
+}
+
+SEC("fentry/udp_err")
+int BPF_PROG(udp4_told, struct sk_buff *skb, __u32 info)
+{
+	return on_told4(skb, info);
+}
+
+SEC("kprobe/udp_err")
+int BPF_KPROBE(udp4_told_kprobe, struct sk_buff *skb, __u32 info)
+{
+	return on_told4(skb, info);
+}
+
+SEC("fentry/udpv6_err")
+int BPF_PROG(udp6_told, struct sk_buff *skb, void *opt, __u8 type)
+{
+	return on_told6(skb, type);
+}
+
+SEC("kprobe/udpv6_err")
+int BPF_KPROBE(udp6_told_kprobe, struct sk_buff *skb, void *opt, __u8 type)
+{
+	return on_told6(skb, type);
+}
+
+SEC("fentry/__ip_rt_update_pmtu")
+int BPF_PROG(route4_takes, struct rtable *rt, struct flowi4 *flow, __u32 mtu)
+{
+	return on_route4(rt, flow, mtu);
+}
+
+SEC("kprobe/__ip_rt_update_pmtu")
+int BPF_KPROBE(route4_takes_kprobe, struct rtable *rt, struct flowi4 *flow, __u32 mtu)
+{
+	return on_route4(rt, flow, mtu);
+}
+
+SEC("fentry/rt6_do_update_pmtu")
+int BPF_PROG(route6_takes, struct rt6_info *rt, __u32 mtu)
+{
+	return on_route6(rt, mtu);
+}
+
+SEC("kprobe/rt6_do_update_pmtu")
+int BPF_KPROBE(route6_takes_kprobe, struct rt6_info *rt, __u32 mtu)
+{
+	return on_route6(rt, mtu);
+}
+
+SEC("fentry/ip_do_fragment")
+int BPF_PROG(ip4_cuts, struct net *net, struct sock *sk, struct sk_buff *skb)
+{
+	return on_cut(net, skb, 4);
+}
+
+SEC("kprobe/ip_do_fragment")
+int BPF_KPROBE(ip4_cuts_kprobe, struct net *net, struct sock *sk, struct sk_buff *skb)
+{
+	return on_cut(net, skb, 4);
+}
+
+SEC("fentry/ip6_fragment")
+int BPF_PROG(ip6_cuts, struct net *net, struct sock *sk, struct sk_buff *skb)
+{
+	return on_cut6(net, skb);
+}
+
+SEC("kprobe/ip6_fragment")
+int BPF_KPROBE(ip6_cuts_kprobe, struct net *net, struct sock *sk, struct sk_buff *skb)
+{
+	return on_cut6(net, skb);
+}
