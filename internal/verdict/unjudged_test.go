@@ -23,10 +23,10 @@ func TestUnjudged(t *testing.T) {
 			sa.Reorder(2, 80)
 			sa.Corrupt(1)
 			sa.Refuse(4, ledger.ProtoError)
-			sa.Block(3, ledger.TmplMismatch)
-			w.DropLone(5, ledger.OutPolBlock)
+			sa.Refuse(3, ledger.InBufferError)
+			w.DropLone(5, ledger.OutError)
 		}))
-		want := map[string]int64{"XfrmInStateProtoError (proto_error)": 4, "XfrmInTmplMismatch": 3, "XfrmOutPolBlock": 5}
+		want := map[string]int64{"XfrmInStateProtoError (proto_error)": 4, "XfrmInBufferError": 3, "XfrmOutError": 5}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("without xfrm_stat: %v (-want +got):\n%s", blind, diff)
 		}

@@ -84,6 +84,7 @@ func Catalogue() []Kind {
 	return slices.Concat(
 		saKinds(),
 		hostKinds(),
+		policyKinds(),
 	)
 }
 

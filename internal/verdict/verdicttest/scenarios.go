@@ -25,7 +25,7 @@ type Scenario struct {
 }
 
 // Scenarios lists a scenario for every fault and for what must not be taken for one.
-func Scenarios() []Scenario { return slices.Concat(scenarios, hostScenarios) }
+func Scenarios() []Scenario { return slices.Concat(scenarios, hostScenarios, policyScenarios) }
 
 var scenarios = []Scenario{
 	{Name: "clean", Prepare: func(w *ledgertest.World) func() {
