@@ -57,6 +57,9 @@ func diagnose(ctx context.Context, o *liveOptions, d time.Duration, progress io.
 		return doc, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.followIKE(); err != nil {
+		return doc, err
+	}
 	if err := s.observe(ctx); err != nil {
 		return doc, err
 	}

@@ -12,8 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"xfrmscope/internal/ike"
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/probe"
+	"xfrmscope/internal/reader"
 	"xfrmscope/internal/replay"
 	"xfrmscope/internal/report"
 )
@@ -62,6 +64,13 @@ A capture shows one point of the path: what the kernel behind it did with the pa
 
 // read reports what the files hold. An error comes after the report of what could be read.
 func read(ctx context.Context, files []string, opts replay.Options, asJSON bool, out io.Writer) error {
+	tracker := ike.NewTracker()
+	opts.IKE = func(e reader.Event) error {
+		if m, ok := ikeMessage(e); ok {
+			tracker.Observe(m)
+		}
+		return nil
+	}
 	res, readErr := replay.Run(ctx, files, opts)
 	if res == nil {
 		return readErr
@@ -72,6 +81,7 @@ func read(ctx context.Context, files []string, opts replay.Options, asJSON bool,
 	l := ledger.New(ledger.Source{Kind: ledger.KindCapture, Name: strings.Join(files, " "), Kernel: kernelRelease()})
 	l.SetHooks([]ledger.Hook{{Name: "captured packets", Attached: true, Why: fmt.Sprintf("%d packets", res.Packets)}})
 	l.Observe(res.Begin)
+	res.End.IKE = tracker.Report(res.End.At)
 	l.Observe(res.End)
 	err := conclude(report.New(l.Report()), asJSON, out)
 	if readErr != nil {

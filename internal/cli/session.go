@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/host"
+	"xfrmscope/internal/ike"
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/netns"
 	"xfrmscope/internal/probe"
@@ -31,6 +32,7 @@ type session struct {
 	reader  *reader.Reader
 	ledger  *ledger.Ledger
 	sad     []ledger.SADEntry // as of the last snapshot
+	ike     *listener         // nil: IKE is not followed
 	closing []func() error
 }
 
@@ -109,6 +111,11 @@ func (s *session) observe(ctx context.Context) error {
 		snap.PMTU = &ledger.PMTUInput{}
 	}
 	snap.PMTU.Routes = s.host.Routes(snap.SAD, machine.Links)
+	if s.ike != nil {
+		if err := s.ike.report(ctx, &snap); err != nil {
+			return err
+		}
+	}
 	s.sad = snap.SAD
 	s.ledger.Observe(snap)
 	return nil
@@ -123,6 +130,22 @@ func (s *session) watch(ctx context.Context, d time.Duration) error {
 		defer cancel()
 	}
 	return s.reader.Run(ctx)
+}
+
+// followIKE begins to listen to the ring for IKE headers. Without wire programs there are none.
+func (s *session) followIKE() error {
+	source, err := s.set.Source()
+	if err != nil || source.Wire == nil || source.Events == nil {
+		return err
+	}
+	events, err := s.events()
+	if err != nil {
+		return err
+	}
+	s.ike = &listener{events: events, tracker: ike.NewTracker()}
+	s.closing = append(s.closing, s.ike.Close)
+	s.ike.start()
+	return nil
 }
 
 // events opens the ring, with names for what only this kernel and this namespace know.

@@ -42,6 +42,8 @@ func (l *Ledger) Report() Report {
 	r.UnknownSPIs = l.strangers()
 	r.Policies, r.PolicyDefault = l.policyEntries(), l.policyDefault
 	r.Refusals = l.refusedFlows()
+	r.Rekeys = l.rekeys(r.SAs)
+	r.IKE = l.ikeReport()
 	r.Kernel = l.reconcile(r.SAs)
 	if l.packetsSeen {
 		r.Packets = &PacketStats{Classes: totals(l.classes), Asides: totals(l.asides)}
@@ -204,6 +206,9 @@ func (l *Ledger) identify(sa *SA, r row) {
 		sa.Added = new(e.Added.Round(0).UTC())
 	}
 	sa.AddedDuring = r.sad.during
+	sa.Seq, sa.OSeq, sa.Lifetimes = e.Seq, e.OSeq, limits(e.Lifetimes)
+	sa.Announced, sa.SoftExpired = moment(e.Announced), moment(e.SoftExpired)
+	sa.Connection, sa.Child = l.nameOf(sa)
 	sa.State = Alive
 	if !r.sad.alive {
 		sa.State = Gone

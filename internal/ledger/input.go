@@ -30,7 +30,9 @@ type Snapshot struct {
 	PolicyDefault *PolicyDefault // nil: the kernel has none (before 5.15), and accepts
 	Refusals      []Refusal      // packets that policies refused, by flow; nil: not observed
 
-	PMTU *PMTUInput // what did not fit, and the routes to the peers; nil: not observed
+	PMTU  *PMTUInput // what did not fit, and the routes to the peers; nil: not observed
+	IKE   *IKE       // IKE messages seen; nil: not observed
+	Names []SAName   // what an IKE daemon calls the SAs; nil: nobody was asked
 }
 
 // SAKey is an SA's identity on the wire (RFC 4301 section 4.1 and the vantage direction).
@@ -142,15 +144,17 @@ type SADEntry struct {
 	EncapDstPort    uint16
 	Algorithms      []Algorithm
 	ESN             bool
-	ReplayWindow    uint32 // 0: no replay protection
-	Seq             uint64 // highest authenticated number, ESN joined; 0 when ReplayWindow is 0
-	OSeq            uint64 // last number sent, ESN joined
-	Packets         uint64 // curlft.packets
-	Bytes           uint64 // curlft.bytes
-	ReplayLate      uint64 // stats.replay_window
-	ReplayDuplicate uint64 // stats.replay
-	IntegrityFailed uint64 // stats.integrity_failed
-	Added           time.Time
+	ReplayWindow    uint32    // 0: no replay protection
+	Seq             uint64    // highest authenticated number, ESN joined; 0 when ReplayWindow is 0
+	OSeq            uint64    // last number sent, ESN joined
+	Packets         uint64    // curlft.packets
+	Bytes           uint64    // curlft.bytes
+	ReplayLate      uint64    // stats.replay_window
+	ReplayDuplicate uint64    // stats.replay
+	IntegrityFailed uint64    // stats.integrity_failed
+	Added           time.Time // whole seconds, as the kernel keeps it
+	Announced       time.Time // when XFRM_MSG_NEWSA or UPDSA came; zero: before the run
+	SoftExpired     time.Time // when the kernel asked for a new SA (XFRM_MSG_EXPIRE, soft); zero: it did not
 	Lifetimes       Lifetimes
 	Selector        Selector // inner traffic that the SA is for; the zero one: any
 	Offload         string   // "", crypto, packet

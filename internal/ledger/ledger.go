@@ -46,6 +46,10 @@ type Ledger struct {
 	host    hostTrack
 
 	pmtu pmtuState
+
+	ike      *IKE
+	names    map[SAKey]SAName
+	ikeNames map[IKESPI]string
 }
 
 // wireSA is one SA on the wire: the newest reading and the counters behind it.
@@ -77,6 +81,8 @@ func New(source Source) *Ledger {
 		classes:  map[Direction]*tally[string]{},
 		asides:   map[Direction]*tally[string]{},
 		flows:    map[flowKey]*flow{},
+		names:    map[SAKey]SAName{},
+		ikeNames: map[IKESPI]string{},
 	}
 }
 
@@ -104,6 +110,7 @@ func (l *Ledger) Observe(s Snapshot) {
 	}
 	l.residue.observe(s.Residue, baseline)
 	l.observePMTU(s, baseline)
+	l.observeIKE(s)
 	l.observeSelf(s.Self, baseline)
 	l.observeHost(s, baseline)
 }

@@ -26,11 +26,13 @@ type Report struct {
 	PolicyDefault *PolicyDefault `json:"policy_default,omitempty"` // absent: the kernel has none and accepts
 	Refusals      []RefusedFlow  `json:"refusals"`                 // null: not observed
 
-	Flows *Flows     `json:"flows"` // null: the inner hooks are not attached
-	Hooks []Hook     `json:"hooks"`
-	Self  SelfReport `json:"self"`
-	Notes []string   `json:"notes,omitempty"`
-	PMTU  *PMTU      `json:"pmtu"` // null: not observed
+	Flows  *Flows     `json:"flows"` // null: the inner hooks are not attached
+	Hooks  []Hook     `json:"hooks"`
+	Self   SelfReport `json:"self"`
+	Notes  []string   `json:"notes,omitempty"`
+	IKE    *IKE       `json:"ike"`    // null: not observed
+	Rekeys []Rekey    `json:"rekeys"` // SAs that took over from others during the run, oldest first
+	PMTU   *PMTU      `json:"pmtu"`   // null: not observed
 }
 
 // Kinds of source.
@@ -96,6 +98,13 @@ type SA struct {
 	XfrmLate    []int64         `json:"xfrm_late_histogram,omitempty"`
 	Own         *Own            `json:"own"` // null: not in the SAD, or not from the start
 	Ledger      Bins            `json:"ledger"`
+	Connection  string          `json:"connection,omitempty"` // the IKE daemon's names
+	Child       string          `json:"child,omitempty"`
+	Announced   *time.Time      `json:"announced,omitempty"`    // to the millisecond; absent: it was there before the run
+	SoftExpired *time.Time      `json:"soft_expired,omitempty"` // the kernel asked for a new SA
+	Lifetimes   *Limits         `json:"lifetimes,omitempty"`    // absent: none, or not in the SAD
+	Seq         uint64          `json:"seq,omitempty"`          // highest number accepted, at the end of the run
+	OSeq        uint64          `json:"oseq,omitempty"`         // last number sent, likewise
 	Notes       []string        `json:"notes,omitempty"`
 }
 

@@ -103,6 +103,9 @@ func (e *Events) drain(fn func(Event) error) error {
 	}
 }
 
+// Waiting is how many bytes of events nobody has read yet.
+func (e *Events) Waiting() int { return e.rd.AvailableBytes() }
+
 // Close gives the ring back; a Run in progress ends.
 func (e *Events) Close() error { return e.rd.Close() }
 

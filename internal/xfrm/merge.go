@@ -39,6 +39,7 @@ func merge(known map[ident]*SA, dumped []SA) *merger {
 		// The dump is newer than what was known. An SA that was replaced by another of the same name
 		// is left to the announcements, which come in order; they are applied next.
 		if had := m.alive[id]; had == nil || had.Added.Equal(sa.Added) {
+			sa.remember(had)
 			m.alive[id] = sa
 		} else {
 			m.replace(had, sa)
@@ -62,8 +63,14 @@ func (m *merger) apply(events []Event) {
 		switch ev.Kind {
 		case SAAdded:
 			m.add(ev.SA)
+			m.announce(ev.SA, ev.At)
 		case SAUpdated:
 			m.update(ev.SA)
+			m.announce(ev.SA, ev.At)
+		case SASoftExpired:
+			if had := m.alive[ev.SA.ident()]; had != nil && had.Added.Equal(ev.SA.Added) && had.SoftExpired.IsZero() {
+				had.SoftExpired = ev.At
+			}
 		case SADeleted:
 			m.finish(ev.SA, ev.At, ledger.EndDeleted)
 		case SAHardExpired:
@@ -87,6 +94,28 @@ func (m *merger) add(sa *SA) {
 	}
 	// A known SA of the same age is the dump's, which is newer than the announcement.
 	m.present[id], m.began[id] = true, sa.Added
+}
+
+// announcedWithin is how far the receipt of an announcement may be from the whole second that the kernel
+// keeps as the SA's age; what is further away announces a change of an older SA.
+const announcedWithin = 3 * time.Second
+
+// announce notes when an SA was announced, which is finer than the age that the kernel keeps.
+func (m *merger) announce(sa *SA, at time.Time) {
+	had := m.alive[sa.ident()]
+	if had == nil || had.larval() || !had.Announced.IsZero() {
+		return
+	}
+	if d := at.Sub(had.Added); d >= 0 && d < announcedWithin {
+		had.Announced = at
+	}
+}
+
+// remember takes over what only announcements tell.
+func (sa *SA) remember(had *SA) {
+	if had != nil {
+		sa.Announced, sa.SoftExpired = had.Announced, had.SoftExpired
+	}
 }
 
 // update takes notice of an SA that filled a reservation. An update of a complete SA happens in place,
@@ -134,6 +163,7 @@ func complete(last, had *SA, why ledger.EndReason) *SA {
 		return last
 	}
 	last.Key.Direction = had.Key.Direction
+	last.remember(had)
 	if why != ledger.EndExpired {
 		return last
 	}

@@ -112,7 +112,7 @@ func (t *Tracker) enqueue(ev Event) {
 		t.mu.Lock()
 		t.lost++
 		t.mu.Unlock()
-	case SAAdded, SAUpdated, SADeleted, SAHardExpired, SAsFlushed:
+	case SAAdded, SAUpdated, SADeleted, SAHardExpired, SASoftExpired, SAsFlushed:
 		t.mu.Lock()
 		if len(t.queue) < queueLimit {
 			t.queue = append(t.queue, ev)
