@@ -67,6 +67,12 @@ func (s *Set) attachObject(o object, f facts, factsErr error) {
 		s.skipStack(hooks, factsErr)
 		return
 	}
+	if !slices.ContainsFunc(hooks, func(h Hook) bool { return len(h.Try) > 0 }) {
+		for _, h := range hooks {
+			s.add(h, nil, Candidate{}, h.Why)
+		}
+		return
+	}
 	coll, results, err := s.tryObject(o, f, hooks)
 	if err != nil {
 		s.skipStack(hooks, err)
@@ -94,9 +100,6 @@ func (s *Set) tryObject(o object, f facts, hooks []Hook) (*ebpf.Collection, []tr
 		for _, c := range h.Try {
 			wanted = append(wanted, c.Program)
 		}
-	}
-	if len(wanted) == 1 {
-		return nil, nil, errors.New("no candidate is left")
 	}
 	keepOnly(spec, wanted)
 	if o.configure != nil {
