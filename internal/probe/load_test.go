@@ -138,7 +138,7 @@ func TestSkippedHooksSayWhyAndWhatItCosts(t *testing.T) {
 	l := newLab(t)
 	l.veth(t, "wan", ownIP+"/24")
 	s := openSet(t, l, Options{})
-	if len(s.Hooks()) != 2+1+len(audits) {
+	if plan := s.Plan(); len(s.Hooks()) != 2+1+len(audits)+len(plan.Objects) || len(plan.Objects) == 0 {
 		t.Errorf("%d hooks: %+v", len(s.Hooks()), s.Hooks())
 	}
 	for _, h := range s.Hooks() {
