@@ -238,3 +238,11 @@ type SelfReport struct {
 	NsPerRun         map[string]float64 `json:"bpf_ns_per_run"`
 	CPUPercent       float64            `json:"cpu_percent"`
 }
+
+// String writes an endpoint as address and, where there is UDP, port.
+func (e Endpoint) String() string {
+	if e.Encap != EncapUDP {
+		return e.Src.String()
+	}
+	return netip.AddrPortFrom(e.Src, e.SrcPort).String()
+}

@@ -106,6 +106,7 @@ func bin(n *int64) string {
 func (p *printer) sa(d *Document, sa *ledger.SA) {
 	p.line("  SA %s", saName(sa))
 	p.wrap("     ", "     ", strings.Join(traits(sa), ", "))
+	p.wireLines(sa)
 	if b := sa.Ledger.In; b != nil {
 		p.inbound(d, sa, b)
 	} else {
@@ -173,7 +174,7 @@ func (p *printer) quiet(sign, name string, n *int64, remark string) {
 
 func (p *printer) inbound(d *Document, sa *ledger.SA, b *ledger.Inbound) {
 	p.step("", "sent by the peer", b.Sent, "")
-	p.step("-", "lost on the path", b.LostOnPath, "")
+	p.step("-", "lost on the path", b.LostOnPath, lostRemark(sa))
 	p.quiet("-", "pending", b.Pending, "missing, but may still come")
 	p.step("=", "unique", b.Unique, lateRemark(sa))
 	p.step("+", "duplicates", b.Duplicates, "")

@@ -22,7 +22,7 @@ func sections(t *testing.T) map[string]int {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no catalogue in docs/verdicts: %v", err)
 	}
-	heading := regexp.MustCompile(`^## ([a-z]+(?:-[a-z0-9]+)+)$`)
+	heading := regexp.MustCompile(`^## ([a-z]+(?:-[a-z0-9]+)*)$`)
 	out := map[string]int{}
 	for _, name := range files {
 		text, err := os.ReadFile(name)

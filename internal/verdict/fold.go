@@ -31,6 +31,9 @@ type folding struct {
 var foldings = []folding{
 	{NICRxLoss, sameHost, []ID{PathLoss}},
 	{SoftnetDrop, sameHost, []ID{PathLoss}},
+	{PeerRestarted, sameSA, []ID{ReplayWindowTooSmall, ESNMisEpoch, DuplicatePackets}},
+	{Congestion, sameSA, []ID{PathLoss}},
+	{PolicingSuspected, sameSA, []ID{PathLoss}},
 }
 
 // minFoldConfidence is how sure a cause must be before it may take others' place.

@@ -4,6 +4,7 @@ package verdict
 
 import (
 	"fmt"
+	"strings"
 
 	"xfrmscope/internal/ledger"
 )
@@ -28,13 +29,14 @@ func pathLoss(r *ledger.Report) []Finding {
 		if capture {
 			where, base = "before the point of capture, or by the capture itself", counted
 		}
+		p := lossPattern(sa, lost)
 		f := Finding{
 			ID:         PathLoss,
 			Severity:   pathSeverity(lost, sent),
 			Confidence: sure(base, blurred(r), restarted(sa), sa.Xfrm[ledger.IntegrityFailed] > 0),
 			Subject:    about(sa),
-			Summary: fmt.Sprintf("%s: %s of %d (%s) got lost %s.",
-				who(sa), packets(lost), sent, share(lost, sent), where),
+			Summary: strings.TrimSpace(fmt.Sprintf("%s: %s of %d (%s) got lost %s. %s",
+				who(sa), packets(lost), sent, share(lost, sent), where, p.sentence(sa))),
 			Evidence: []Evidence{
 				{"ledger.sent", sent, "packets", "wire", "distinct sequence numbers the peer used"},
 				{"ledger.lost_on_path", lost, "packets", "wire", "numbers that never came and are older than the reorder horizon"},
@@ -43,13 +45,14 @@ func pathLoss(r *ledger.Report) []Finding {
 			},
 			Remedy: lossRemedies(sa, capture),
 		}
+		f.Evidence = append(f.Evidence, patternEvidence(sa, p)...)
 		if restarted(sa) {
 			f.Evidence = append(f.Evidence, Evidence{"wire.restarts", sa.Wire.Restarts + sa.Wire.Jumps, "times", "wire",
 				"the sender's numbers began anew or leapt: numbers skipped on purpose count as lost"})
 		}
 		if n := sa.Xfrm[ledger.IntegrityFailed]; n > 0 {
 			f.Evidence = append(f.Evidence, Evidence{"xfrm.integrity_failed", n, "packets", sourceOf(sa),
-				"their numbers are not authentic; a corrupted one leaves a gap"})
+				"their numbers are not authentic; a corrupted one leaves a gap, so a link that corrupts may be the one that loses"})
 		}
 		if !capture {
 			f.Evidence = append(f.Evidence, cardEvidence(r, sa)...)

@@ -30,6 +30,7 @@ func reorderEvidence(sa *ledger.SA, l lateness, cause ledger.Cause, own string, 
 	if sa.XfrmFrom == ledger.FromStack {
 		e = append(e, Evidence{"xfrm_late_max", sa.XfrmLateMax, "numbers", "stack hooks", ""})
 	}
+	e = append(e, whoReorders(sa, l).evidence...)
 	return append(e, Evidence{"replay_window", windowOf(sa), "numbers", "SA database", ""})
 }
 
@@ -44,19 +45,20 @@ func reorderAdvice(sa *ledger.SA, l lateness) (sentence string, remedy []Remedy)
 	}
 	need, advised := l.windowNeeded(), l.windowAdvised()
 	if advised == 0 {
-		return fmt.Sprintf("A window of %d would have lost nothing, and Linux has none above %d.", need, maxWindow),
-			[]Remedy{pathInsteadOfWindow(need)}
+		culprit := whoReorders(sa, l)
+		sentence = fmt.Sprintf("A window of %d would have lost nothing, and Linux has none above %d.", need, maxWindow)
+		if culprit.sentence != "" {
+			sentence = culprit.sentence + " " + sentence
+		}
+		return sentence, append([]Remedy{pathInsteadOfWindow(need)}, culprit.remedy...)
 	}
 	sentence = fmt.Sprintf("A window of %d would have lost nothing; set %d.", need, advised)
-	remedy = append(windowRemedies(sa, advised), Remedy{For: forHost, Text: windowCost(advised)})
-	if l.within {
-		remedy = append(remedy, Remedy{
-			For: forHost,
-			Text: "The wire saw no packet that late, so the order is lost inside this host: receive packet steering " +
-				"that spreads one SA, or parallel crypto (pcrypt, hardware queues).",
-			Commands: []string{"grep . /sys/class/net/*/queues/rx-*/rps_cpus", "grep -B1 -A3 pcrypt /proc/crypto"},
-		})
+	culprit := whoReorders(sa, l)
+	if culprit.sentence != "" {
+		sentence = culprit.sentence + " " + sentence
 	}
+	remedy = append(windowRemedies(sa, advised), Remedy{For: forHost, Text: windowCost(advised)})
+	remedy = append(remedy, culprit.remedy...)
 	return sentence, append(remedy, Remedy{
 		For: forPeer,
 		Text: "Nothing to change there for this direction: the window is the receiver's. For the other one, Cisco IOS " +

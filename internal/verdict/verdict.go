@@ -83,6 +83,7 @@ type Kind struct {
 func Catalogue() []Kind {
 	return slices.Concat(
 		saKinds(),
+		congestionKinds(),
 		hostKinds(),
 		policyKinds(),
 	)

@@ -25,7 +25,14 @@ type Scenario struct {
 }
 
 // Scenarios lists a scenario for every fault and for what must not be taken for one.
-func Scenarios() []Scenario { return slices.Concat(scenarios, hostScenarios, policyScenarios) }
+func Scenarios() []Scenario {
+	return slices.Concat(
+		scenarios,
+		wireScenarios,
+		hostScenarios,
+		policyScenarios,
+	)
+}
 
 var scenarios = []Scenario{
 	{Name: "clean", Prepare: func(w *ledgertest.World) func() {
@@ -141,7 +148,8 @@ var scenarios = []Scenario{
 	}), Want: []verdict.ID{verdict.ReplayWindowTooSmall, verdict.DuplicatePackets}, Says: []string{"3 packets", "A window of 9001", "none above 4096"},
 		Grade: verdict.Warning, Sure: 0.99},
 	{Name: "a sender that began anew", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Deliver(9000); sa.Restart(20, 8990) }),
-		Want: []verdict.ID{verdict.ReplayWindowTooSmall}, Grade: verdict.Warning, Sure: 0.79},
+		Want: []verdict.ID{verdict.PeerRestarted}, Folded: []verdict.ID{verdict.ReplayWindowTooSmall},
+		Says: []string{"began anew", "20 packets"}, Grade: verdict.Critical, Sure: 0.99},
 	{Name: "loss beside losses of our own", Prepare: func(w *ledgertest.World) func() {
 		sa := w.Inbound(0xc0ffee01, 32, false)
 		return func() { sa.Deliver(1000); sa.Lose(3); w.Self.Lost = map[string]uint64{"contention": 2} }
