@@ -20,7 +20,24 @@ type document struct {
 		Attached bool   `json:"attached"`
 		Why      string `json:"why"`
 	} `json:"hooks"`
+	Host struct {
+		Links []link `json:"links"`
+		CPUs  []struct {
+			Dropped  int64 `json:"dropped"`
+			Squeezed int64 `json:"squeezed"`
+		} `json:"cpus"`
+	} `json:"host"`
 	Self self `json:"self"`
+}
+
+type link struct {
+	Name       string           `json:"name"`
+	CarriesSAs bool             `json:"carries_sas"`
+	Counters   map[string]int64 `json:"counters"`
+	Qdiscs     []struct {
+		Parent string `json:"parent"`
+		Drops  int64  `json:"drops"`
+	} `json:"qdiscs"`
 }
 
 type sa struct {
