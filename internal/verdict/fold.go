@@ -29,6 +29,8 @@ type folding struct {
 // foldings lists what follows from what. It has no circles (a test sees to it); what an effect
 // explains in turn goes to the root.
 var foldings = []folding{
+	{CPUSaturatedBySA, sameHost, []ID{NICRxLoss, SoftnetDrop}},
+	{SoftirqBacklog, sameHost, []ID{NICRxLoss, SoftnetDrop}},
 	{NICRxLoss, sameHost, []ID{PathLoss}},
 	{SoftnetDrop, sameHost, []ID{PathLoss}},
 	{PeerRestarted, sameSA, []ID{ReplayWindowTooSmall, ESNMisEpoch, DuplicatePackets}},

@@ -18,6 +18,8 @@ func hostKinds() []Kind {
 		{SoftnetDrop, "A CPU's backlog overflows", softnetDrop},
 		{QdiscDrop, "The queue of a device drops packets", qdiscDrop},
 		{NICTxErrors, "A device fails to send", nicTxErrors},
+		{CPUSaturatedBySA, "One SA keeps one CPU busy", cpuSaturatedBySA},
+		{SoftirqBacklog, "A CPU has no time left for the network", softirqBacklog},
 		{OffloadHidesESP, "GRO takes ESP away before the hook", offloadHidesESP},
 		{HardwareNotObservable, "The network card does the work unseen", hardwareNotObservable},
 	}

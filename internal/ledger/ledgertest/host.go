@@ -75,3 +75,11 @@ func cloneHost(h *ledger.Host) *ledger.Host {
 	}
 	return &c
 }
+
+// On says on which CPU n packets of the SA were seen.
+func (s *SA) On(cpu int, n uint64) {
+	if s.Wire.CPUs == nil {
+		s.Wire.CPUs = map[int]uint64{}
+	}
+	s.Wire.CPUs[cpu] += n
+}

@@ -105,6 +105,52 @@ var hostScenarios = []Scenario{
 		l.Counters["tx_errors"] += 9
 		l.Counters["tx_carrier_errors"] += 9
 	}), Want: []verdict.ID{verdict.NICTxErrors}, Says: []string{"eth0 failed to send 9 packets of 1000"}, Grade: verdict.Warning, Sure: 0.8},
+	{Name: "one SA fills a CPU", Prepare: furnished(func(w *ledgertest.World, in, out *ledgertest.SA) {
+		in.Deliver(9000)
+		in.On(1, 9000)
+		out.Send(500)
+		out.On(0, 500)
+		w.Host.CPUs[1].Processed += 18000
+		w.Host.CPUs[1].Squeezed += 70
+		w.Work(0, 3000, 2700, 100)
+		w.Work(1, 3000, 30, 2910)
+	}), Want: []verdict.ID{verdict.CPUSaturatedBySA},
+		Says:  []string{"CPU 1 spends 97 % of its time in softirq", "is 100.0 % of the ESP", "Another CPU is less than half as busy"},
+		Grade: verdict.Warning, Sure: 0.8},
+	{Name: "one SA fills a CPU until its backlog overflows", Prepare: furnished(func(w *ledgertest.World, in, _ *ledgertest.SA) {
+		in.Deliver(5000)
+		in.Lose(300)
+		in.Deliver(4000)
+		in.On(1, 9000)
+		receive(w, 9000)
+		w.Link(ledgertest.WAN).Counters["rx_dropped"] += 300
+		w.Host.CPUs[1].Dropped += 300
+		w.Host.CPUs[1].Processed += 18000
+		w.Work(0, 3000, 2700, 100)
+		w.Work(1, 3000, 30, 2910)
+	}), Want: []verdict.ID{verdict.CPUSaturatedBySA}, Folded: []verdict.ID{verdict.PathLoss, verdict.SoftnetDrop},
+		Grade: verdict.Critical, Sure: 0.8},
+	{Name: "a CPU is full of other traffic", Prepare: furnished(func(w *ledgertest.World, in, _ *ledgertest.SA) {
+		in.Deliver(900)
+		in.On(1, 900)
+		w.Host.CPUs[1].Processed += 500000
+		w.Work(0, 3000, 2700, 100)
+		w.Work(1, 3000, 30, 2910)
+	}), Want: []verdict.ID{verdict.SoftirqBacklog}, Says: []string{"ESP of the SAs is 0.18 %"}, Grade: verdict.Info, Sure: 0.8},
+	{Name: "a CPU is busy with programs", Prepare: furnished(func(w *ledgertest.World, in, _ *ledgertest.SA) {
+		in.Deliver(9000)
+		in.On(1, 9000)
+		w.Host.CPUs[1].Processed += 18000
+		w.Work(0, 3000, 2700, 100)
+		w.Work(1, 3000, 30, 900)
+	})},
+	{Name: "a full CPU that no SA uses", Prepare: furnished(func(w *ledgertest.World, in, _ *ledgertest.SA) {
+		in.Deliver(9000)
+		in.On(0, 9000)
+		w.Host.CPUs[1].Processed += 18000
+		w.Work(0, 3000, 2000, 900)
+		w.Work(1, 3000, 30, 2910)
+	})},
 	{Name: "packet offload", Prepare: furnished(func(w *ledgertest.World, in, _ *ledgertest.SA) {
 		in.Unseen(1000)
 	}, func(w *ledgertest.World, in, _ *ledgertest.SA) {
