@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -82,7 +83,8 @@ type diagnosis struct {
 	Features   []feature    `json:"features"`
 	Hooks      []doctorHook `json:"hooks"`
 	SADatabase ledger.Hook  `json:"sa_database"`
-	SAs        *int         `json:"sas"` // null: not readable
+	SAs        *int         `json:"sas"`  // null: not readable
+	Host       []hostCheck  `json:"host"` // settings of the namespace and of its devices
 	Notes      []string     `json:"notes,omitempty"`
 }
 
@@ -105,7 +107,7 @@ type doctorHook struct {
 func examine(ctx context.Context, opts probe.Options) (d diagnosis, err error) {
 	d = diagnosis{
 		Schema: ledger.Schema, Kernel: kernelRelease(), Netns: opts.Netns, Verdict: verdictNothing,
-		Features: []feature{}, Hooks: []doctorHook{},
+		Features: []feature{}, Hooks: []doctorHook{}, Host: []hostCheck{},
 	}
 	if err := kernel.CheckCapabilities(); err != nil {
 		d.Privileges = err.Error()
@@ -136,7 +138,11 @@ func examine(ctx context.Context, opts probe.Options) (d diagnosis, err error) {
 	if err != nil {
 		return d, err
 	}
-	d.Notes = plan.Notes
+	checks, unread, err := examineHost(ns, plan)
+	if err != nil {
+		return d, err
+	}
+	d.Host, d.Notes = checks, slices.Concat(plan.Notes, unread)
 	d.judge(plan)
 	return d, nil
 }
@@ -252,6 +258,7 @@ func (d *diagnosis) writeText(w io.Writer) error {
 		told = why
 		writeDetail(&b, "costs", h.Costs)
 	}
+	d.writeHost(&b)
 	for _, n := range d.Notes {
 		fmt.Fprintf(&b, "\nnote: %s\n", n)
 	}
