@@ -19,23 +19,32 @@ type merger struct {
 	present map[ident]bool      // in the dump, or announced since
 	began   map[ident]time.Time // age of the SAs known before or announced so far
 	ends    []end
+	dumped  map[ident]*SA
+	lead    map[ident]figures // of SAs in a further life
 }
 
 type end struct {
 	sa  *SA
 	at  time.Time
 	why ledger.EndReason
+
+	lead figures
 }
 
-func merge(known map[ident]*SA, dumped []SA) *merger {
-	m := &merger{alive: map[ident]*SA{}, present: map[ident]bool{}, began: map[ident]time.Time{}}
+// merge begins with the SAs known before, and the leads that they had, and a dump.
+func merge(known map[ident]*SA, lead map[ident]figures, dumped []SA) *merger {
+	m := &merger{alive: map[ident]*SA{}, present: map[ident]bool{}, began: map[ident]time.Time{},
+		dumped: map[ident]*SA{}, lead: maps.Clone(lead)}
+	if m.lead == nil {
+		m.lead = map[ident]figures{}
+	}
 	for id, sa := range known {
 		m.alive[id], m.began[id] = sa, sa.Added
 	}
 	for i := range dumped {
 		sa := &dumped[i]
 		id := sa.ident()
-		m.present[id] = true
+		m.present[id], m.dumped[id] = true, sa
 		// The dump is newer than what was known. An SA that was replaced by another of the same name
 		// is left to the announcements, which come in order; they are applied next.
 		if had := m.alive[id]; had == nil || had.Added.Equal(sa.Added) {
@@ -52,7 +61,7 @@ func merge(known map[ident]*SA, dumped []SA) *merger {
 // deletion, if it was announced, fills them in.
 func (m *merger) replace(had, sa *SA) {
 	if !had.larval() {
-		m.ends = append(m.ends, end{sa: had, why: ledger.EndVanished})
+		m.close(had, time.Time{}, ledger.EndVanished)
 	}
 	m.alive[sa.ident()] = sa
 }
@@ -87,6 +96,7 @@ func (m *merger) add(sa *SA) {
 	}
 	id := sa.ident()
 	switch had := m.alive[id]; {
+	case had == nil && m.reborn(sa):
 	case had == nil:
 		m.alive[id] = sa
 	case sa.Added.After(had.Added):
@@ -135,7 +145,7 @@ func (m *merger) finish(last *SA, at time.Time, why ledger.EndReason) {
 	for i := range m.ends {
 		e := &m.ends[i]
 		if e.why == ledger.EndVanished && e.sa.ident() == id && e.sa.Added.Equal(last.Added) {
-			*e = end{sa: complete(last, e.sa, why), at: at, why: why}
+			*e = end{sa: complete(last, e.sa, why), at: at, why: why, lead: e.lead}
 			return
 		}
 	}
@@ -152,7 +162,7 @@ func (m *merger) finish(last *SA, at time.Time, why ledger.EndReason) {
 	if last.Key.SPI == 0 || whole.larval() && (had != nil || last.Packets == 0) {
 		return
 	}
-	m.ends = append(m.ends, end{sa: whole, at: at, why: why})
+	m.close(whole, at, why)
 }
 
 // complete adds to an announced end what only an earlier reading knows. An expiry comes without
@@ -191,7 +201,7 @@ func (m *merger) flush(proto uint8, at time.Time) {
 			continue
 		}
 		if !sa.larval() {
-			m.ends = append(m.ends, end{sa: sa, at: at, why: ledger.EndFlushed})
+			m.close(sa, at, ledger.EndFlushed)
 		}
 		delete(m.alive, id)
 		delete(m.present, id)
@@ -213,7 +223,7 @@ func (m *merger) missing() []ident {
 // vanish ends them.
 func (m *merger) vanish(now time.Time) {
 	for _, id := range m.missing() {
-		m.ends = append(m.ends, end{sa: m.alive[id], why: ledger.EndVanished})
+		m.close(m.alive[id], time.Time{}, ledger.EndVanished)
 	}
 	maps.DeleteFunc(m.alive, func(id ident, _ *SA) bool { return !m.present[id] })
 	for i := range m.ends {
@@ -226,9 +236,9 @@ func (m *merger) vanish(now time.Time) {
 // entries are the SAs that exist, in the order of their names, without mere reservations.
 func (m *merger) entries() []ledger.SADEntry {
 	out := make([]ledger.SADEntry, 0, len(m.alive))
-	for _, sa := range m.alive {
+	for id, sa := range m.alive {
 		if !sa.larval() {
-			out = append(out, clone(sa.SADEntry))
+			out = append(out, led(clone(sa.SADEntry), m.lead[id]))
 		}
 	}
 	slices.SortFunc(out, compare)
@@ -238,7 +248,7 @@ func (m *merger) entries() []ledger.SADEntry {
 func (m *merger) ended() []ledger.EndedSA {
 	out := make([]ledger.EndedSA, 0, len(m.ends))
 	for _, e := range m.ends {
-		out = append(out, ledger.EndedSA{Last: clone(e.sa.SADEntry), At: e.at, Why: e.why})
+		out = append(out, ledger.EndedSA{Last: led(clone(e.sa.SADEntry), e.lead), At: e.at, Why: e.why})
 	}
 	slices.SortStableFunc(out, func(a, b ledger.EndedSA) int {
 		return cmp.Or(a.At.Compare(b.At), compare(a.Last, b.Last))

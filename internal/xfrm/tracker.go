@@ -44,6 +44,7 @@ type Tracker struct {
 	socket conn
 	stop   context.CancelFunc
 	known  map[ident]*SA
+	lead   map[ident]figures
 
 	mu     sync.Mutex
 	queue  []Event
@@ -166,7 +167,7 @@ func (t *Tracker) Snapshot(ctx context.Context) (sad []ledger.SADEntry, ended []
 	if err != nil {
 		return nil, nil, fmt.Errorf("snapshot of SAs: %w", err)
 	}
-	m := merge(t.known, dumped)
+	m := merge(t.known, t.lead, dumped)
 	m.apply(events)
 	for wait := settleFirst; wait <= settleLast && len(m.missing()) > 0; wait *= 2 {
 		select {
@@ -183,6 +184,6 @@ func (t *Tracker) Snapshot(ctx context.Context) (sad []ledger.SADEntry, ended []
 	if err := t.client.orientEnded(ctx, m); err != nil {
 		return nil, nil, fmt.Errorf("snapshot of SAs: %w", err)
 	}
-	t.known = m.alive
+	t.known, t.lead = m.alive, m.lead
 	return m.entries(), m.ended(), nil
 }

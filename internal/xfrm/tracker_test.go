@@ -212,6 +212,41 @@ func TestTrackerWithReplacement(t *testing.T) {
 	s.expect(t, []string{"0x00000001 in packets 2"}, []string{"0x00000001 in packets 1 oseq 10 algorithms 1 vanished"})
 }
 
+// A daemon takes an SA out and puts it back with the age and the counters that it read before; packets
+// that came in between are counted by the first life only.
+func TestTrackerWithAnotherLife(t *testing.T) {
+	s := newScene(t, testSA(t, 1, 100, 5))
+	s.sas = [][]byte{testSA(t, 1, 100, 30)}
+	s.group.announce(delMsg(t, testSA(t, 1, 100, 22)), newMsg(testSA(t, 1, 100, 20)))
+	s.expect(t, []string{"0x00000001 in packets 32"}, []string{"0x00000001 in packets 22 oseq 10 algorithms 1 deleted"})
+	// The lead stays, and grows with each life.
+	s.sas = [][]byte{testSA(t, 1, 100, 35)}
+	s.expect(t, []string{"0x00000001 in packets 37"}, nil)
+	s.group.announce(delMsg(t, testSA(t, 1, 100, 36)), newMsg(testSA(t, 1, 100, 35)))
+	s.sas = [][]byte{testSA(t, 1, 100, 40)}
+	s.expect(t, []string{"0x00000001 in packets 43"}, []string{"0x00000001 in packets 38 oseq 10 algorithms 1 deleted"})
+	// An SA that takes over the name later has a life of its own.
+	s.group.announce(delMsg(t, testSA(t, 1, 100, 41)), newMsg(testSA(t, 1, 200, 0)))
+	s.sas = [][]byte{testSA(t, 1, 200, 3)}
+	s.expect(t, []string{"0x00000001 in packets 3"}, []string{"0x00000001 in packets 44 oseq 10 algorithms 1 deleted"})
+
+	// Dumped before it was taken out: the dump is behind, the announcement is what is known.
+	s = newScene(t, testSA(t, 1, 100, 5))
+	s.sas = [][]byte{testSA(t, 1, 100, 9)}
+	s.group.onSend = func() {
+		s.group.announce(delMsg(t, testSA(t, 1, 100, 12)), newMsg(testSA(t, 1, 100, 11)))
+		s.group.onSend = nil
+	}
+	s.expect(t, []string{"0x00000001 in packets 12"}, []string{"0x00000001 in packets 12 oseq 10 algorithms 1 deleted"})
+	s.sas = [][]byte{testSA(t, 1, 100, 14)}
+	s.expect(t, []string{"0x00000001 in packets 15"}, nil)
+	// It came, was taken out, put back and deleted between two snapshots.
+	s = newScene(t)
+	s.group.announce(newMsg(testSA(t, 3, 100, 0)), delMsg(t, testSA(t, 3, 100, 9)),
+		newMsg(testSA(t, 3, 100, 8)), delMsg(t, testSA(t, 3, 100, 20)))
+	s.expect(t, nil, []string{"0x00000003 in packets 9 oseq 10 algorithms 1 deleted", "0x00000003 in packets 21 oseq 10 algorithms 1 deleted"})
+}
+
 func TestTrackerWithExpiry(t *testing.T) {
 	s := newScene(t, testSA(t, 1, 100, 5))
 	s.sas = nil
