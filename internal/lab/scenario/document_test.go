@@ -15,7 +15,8 @@ type document struct {
 		Reconciled    *bool            `json:"reconciled"`
 		Disagreements []string         `json:"disagreements"`
 	} `json:"kernel"`
-	Hooks []struct {
+	Refusals []refusal `json:"refusals"`
+	Hooks    []struct {
 		Name     string `json:"name"`
 		Attached bool   `json:"attached"`
 		Why      string `json:"why"`
@@ -92,6 +93,26 @@ type bins struct {
 
 	InFlight     *int64 `json:"in_flight,omitempty"`
 	Unattributed *int64 `json:"unattributed,omitempty"`
+}
+
+// refusal is a flow that a policy refused.
+type refusal struct {
+	Cause   string `json:"cause"`
+	Counter string `json:"counter"`
+	Place   string `json:"place"`
+	Dir     string `json:"dir"`
+	SPI     string `json:"spi"`
+	Src     string `json:"src"`
+	Dst     string `json:"dst"`
+	Proto   int    `json:"proto"`
+	DstPort uint16 `json:"dst_port"`
+	Packets int64  `json:"packets"`
+	Policy  *int   `json:"policy"`
+	Differs []struct {
+		Field  string `json:"field"`
+		Wanted string `json:"wanted"`
+		Found  string `json:"found"`
+	} `json:"differs"`
 }
 
 type stranger struct {

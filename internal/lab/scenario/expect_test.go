@@ -26,6 +26,14 @@ var counterOf = map[string]string{
 	"no_state":         "XfrmInNoStates",
 	"state_expired":    "XfrmInStateExpired",
 	"state_invalid":    "XfrmInStateInvalid",
+
+	"state_mismatch":       "XfrmInStateMismatch",
+	"tmpl_mismatch":        "XfrmInTmplMismatch",
+	"no_pols":              "XfrmInNoPols",
+	"pol_block":            "XfrmInPolBlock",
+	"out_no_states":        "XfrmOutNoStates",
+	"out_pol_block":        "XfrmOutPolBlock",
+	"out_bundle_gen_error": "XfrmOutBundleGenError",
 }
 
 // find picks an SA of the report by SPI and direction.

@@ -42,12 +42,21 @@ type bench struct {
 // open builds the tunnel and starts xfrmscope. Everything is taken down with the test.
 func open(t *testing.T, o tunnel.Options, rules []inject.Rule, flags ...string) *bench {
 	t.Helper()
+	return openPrepared(t, o, func(*tunnel.Tunnel) error { return nil }, rules, flags...)
+}
+
+// openPrepared is open with something done to the tunnel before xfrmscope looks at it.
+func openPrepared(t *testing.T, o tunnel.Options, prepare func(*tunnel.Tunnel) error, rules []inject.Rule, flags ...string) *bench {
+	t.Helper()
 	b := &bench{t: t, flows: map[uint32]*traffic.Flow{}}
 	var err error
 	if b.tunnel, err = tunnel.Build(o); err != nil {
 		t.Fatal(err)
 	}
 	b.closing("tunnel", b.tunnel.Close)
+	if err := prepare(b.tunnel); err != nil {
+		t.Fatal(err)
+	}
 	if !o.Router {
 		if b.path, err = inject.Open(inject.Path{A: tunnel.PathA, B: tunnel.PathB, Do: b.tunnel.Path.Do}, rules...); err != nil {
 			t.Fatal(err)
