@@ -111,6 +111,7 @@ func (l *Ledger) Observe(s Snapshot) {
 	l.residue.observe(s.Residue, baseline)
 	l.observePMTU(s, baseline)
 	l.observeIKE(s)
+	l.observeFlows(s, baseline)
 	l.observeSelf(s.Self, baseline)
 	l.observeHost(s, baseline)
 }

@@ -36,6 +36,10 @@ var foldings = []folding{
 	{PeerRestarted, sameSA, []ID{ReplayWindowTooSmall, ESNMisEpoch, DuplicatePackets}},
 	{Congestion, sameSA, []ID{PathLoss}},
 	{PolicingSuspected, sameSA, []ID{PathLoss}},
+	{PathLoss, sameSA, []ID{InnerRetransmissions}},
+	{ReplayWindowTooSmall, sameSA, []ID{InnerRetransmissions}},
+	{ESNMisEpoch, sameSA, []ID{InnerRetransmissions}},
+	{IntegrityFailed, sameSA, []ID{InnerRetransmissions}},
 }
 
 // minFoldConfidence is how sure a cause must be before it may take others' place.

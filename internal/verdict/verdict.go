@@ -86,6 +86,7 @@ func Catalogue() []Kind {
 		congestionKinds(),
 		hostKinds(),
 		policyKinds(),
+		flowKinds(),
 	)
 }
 

@@ -9,6 +9,7 @@ type document struct {
 	SAs      []sa       `json:"sas"`
 	Unknown  []stranger `json:"unknown_spis"`
 	Findings []finding  `json:"findings"`
+	Flows    *flowList  `json:"flows"`
 	Kernel   struct {
 		XfrmStat      map[string]int64 `json:"xfrm_stat"`
 		WithoutSA     map[string]int64 `json:"without_sa"`
