@@ -22,6 +22,23 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // goldens are the reports that are kept in full: each shows another part of the layout.
 var goldens = map[string]func() ledger.Report{
+	"flows": func() ledger.Report {
+		w := ledgertest.New()
+		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)
+		w.Flows = &ledger.FlowTable{Fates: map[string]uint64{}}
+		return w.Run(func() {
+			in.Deliver(3000)
+			out.Send(3000)
+			sender, reader := w.Talk(in, out)
+			w.Stall(reader, sender, 3, 1500*time.Millisecond)
+			sender, _ = w.Talk(out, in)
+			sender.Retransmissions, sender.Congested = 25, 4
+			sender.RTT.SmoothedMax, sender.RTT.Max = 700*time.Millisecond, 900*time.Millisecond
+			w.Talk(in, out)
+			w.Flows.Fates["paged"] = 12
+			w.Flows.Fates["opened"] += 2
+		})
+	},
 	"clean": func() ledger.Report {
 		w := ledgertest.New()
 		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)

@@ -33,6 +33,7 @@ func (d Document) WriteText(w io.Writer, o Options) error {
 	p.findings(d.Findings)
 	p.open(&d)
 	p.ledger(&d, o)
+	p.flows(d.Flows)
 	p.drops(&d)
 	p.refusals(d.Refusals)
 	p.pmtu(d.PMTU)

@@ -216,8 +216,8 @@ func rmemHere(r *ledger.Report, t talk) string {
 
 // untouched says that the fault is not in the tunnel.
 func untouched() Remedy {
-	return Remedy{For: forStrongSwan, Text: "Nothing to change, nor in libreswan: the tunnel delivers what it is given. Windows and " +
-		"rekeying, MTU and replay window do not bear on it."}
+	return Remedy{For: forStrongSwan, Text: "Nothing to change, nor in libreswan: the tunnel delivers what it is given. Its rekeying, " +
+		"MTU and replay window have nothing to do with a TCP receive window."}
 }
 
 // windowsPeer is for a reader that runs Windows.

@@ -41,7 +41,7 @@ func innerRetransmissions(r *ledger.Report) []Finding {
 			Summary: fmt.Sprintf("%s: the senders inside it repeated %d of %d segments (%s). %s %s",
 				t.saName(), repeated, segments, share(repeated, segments), lostWhere(t, before, repeated-before), window),
 			Evidence: []Evidence{
-				{"flows.retransmissions", repeated, "segments", fromInner, fmt.Sprintf("of %d, in %s", segments, connections(len(group)))},
+				{"flows.retransmissions", repeated, "segments", fromInner, fmt.Sprintf("of %d, in %s", segments, connections(int(total(group, sends))))},
 				{"flows.gaps", total(group, func(t talk) int64 { return t.sender.Gaps }), "times", fromInner,
 					"numbers were skipped: lost before they came here"},
 				{"flows.reordered", total(group, func(t talk) int64 { return t.sender.Reordered }), "segments", fromInner,
@@ -53,6 +53,9 @@ func innerRetransmissions(r *ledger.Report) []Finding {
 	}
 	return out
 }
+
+// sends is 1 for a talk in which there is something to repeat.
+func sends(t talk) int64 { return min(1, t.sender.Segments) }
 
 // lostWhere says on which side of this gateway the originals were lost.
 func lostWhere(t talk, before, behind int64) string {

@@ -29,6 +29,7 @@ var Start = time.Date(2026, 11, 20, 3, 0, 0, 0, time.UTC)
 type World struct {
 	BlindWire, BlindStack, BlindDrops, BlindSAD, BlindStat bool // BlindStack takes the drops as well
 
+	Flows   *ledger.FlowTable // nil: not observed; see Talk
 	Self    ledger.Self
 	Residue map[string]uint64
 	Stat    map[string]uint64
@@ -352,6 +353,7 @@ func (w *World) Snapshot() ledger.Snapshot {
 	if !w.BlindSAD {
 		s.SAD, s.Ended = []ledger.SADEntry{}, w.ended
 	}
+	s.Flows = w.flows()
 	w.ended = nil
 	if !w.BlindWire {
 		s.Wire = []ledger.WireSA{}

@@ -31,6 +31,7 @@ func Scenarios() []Scenario {
 		wireScenarios,
 		hostScenarios,
 		policyScenarios,
+		flowScenarios,
 	)
 }
 
