@@ -59,6 +59,7 @@
 
 #include "netns.h"
 #include "stack_maps.h"
+#include "claim.h"
 #include "compat.h"
 #include "stack_delta.h"
 #include "stack_judge.h"
@@ -223,6 +224,27 @@ static __always_inline void refuse_silently(struct shadow *s, struct sk_buff *sk
 	tell(d, location, 0, reason);
 }
 
+/*
+ * Three more counters move before decryption and after it, and a packet that was decrypted is in the SA's
+ * own count. Policy checks come after it. xfrm_input() knows two mode errors: at the first one the
+ * transport header is still that of the SPI, at the second the decrypted packet has taken its place.
+ */
+static __always_inline __u32 after_decryption(__u32 cause, __u32 sa_spi, struct sk_buff *skb, __u32 site)
+{
+	bool policy = site == SITE_DELIVER || site == SITE_FORWARD;
+	__u32 spi, seq;
+
+	if (cause == CAUSE_STATE_MODE_ERROR) {
+		packet_numbers(skb, IPPROTO_ESP, &spi, &seq);
+		return sa_spi && spi != sa_spi ? CAUSE_INNER_MODE_ERROR : cause;
+	}
+	if (!policy || !sa_spi)
+		return cause;
+	if (cause == CAUSE_IN_HDR_ERROR)
+		return CAUSE_POL_HDR_ERROR;
+	return cause == CAUSE_IN_BUFFER_ERROR ? CAUSE_POL_BUFFER_ERROR : cause;
+}
+
 static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u64 location, __u32 site,
 				      __u32 classes, __u32 reason)
 {
@@ -255,12 +277,19 @@ static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u
 		/* The hook cannot tell an unknown SPI from an SA of the other direction. */
 		d->cause = cause;
 	}
+	d->cause = after_decryption(d->cause, d->key.spi, skb, site);
 	know_device(d, skb);
 	if (is_refusal(cause, class)) {
 		know_flow(d, skb, site);
 		count_refusal(d);
 	}
 	account(d, location, slot, reason);
+	/*
+	 * A packet that came out of one SA and for which the look-up of another fails is counted here for
+	 * no SA; for the first one the drop program counts it.
+	 */
+	if (class != MIB_LOOKUP || !sa_received(skb))
+		claim((__u64)skb);
 }
 
 SEC("raw_tp/kfree_skb")
@@ -329,6 +358,7 @@ static __always_inline int note(struct drop *d, struct sk_buff *skb)
 	}
 	know_device(d, skb);
 	account(d, 0, 0, 0);
+	claim((__u64)skb);
 	return 0;
 }
 

@@ -64,8 +64,8 @@ enum lost {
 	LOST_RING_FULL,	 /* event not delivered: ring buffer full */
 	LOST_SUPPRESSED, /* event withheld by the rate limit */
 	LOST_PULL,	 /* TC: bpf_skb_pull_data failed, packet classed as truncated */
-	LOST_STACK_TABLE_FULL,	   /* stack: per-SA cause table full */
-	LOST_UNKNOWN_TABLE_FULL,   /* stack: table of unknown SPIs full */
+	LOST_STACK_TABLE_FULL,	   /* stack: per-SA table of causes or drops full */
+	LOST_UNKNOWN_TABLE_FULL,   /* stack: table of unknown SPIs or of drops before xfrm full */
 	LOST_NO_SA,		   /* stack: a drop whose SA could not be read */
 	LOST_IKE_SUPPRESSED,	   /* IKE header withheld by its own rate limit */
 	LOST_KEEPALIVE_TABLE_FULL, /* NAT keepalive of a new binding, table full: counted in its class only */
@@ -126,6 +126,10 @@ enum cause {
 	/* refusals that move no counter: in the table of refusals, in no SA's causes */
 	CAUSE_OUT_DEFAULT_BLOCK, /* no policy for a packet to be forwarded, and the default is to block */
 	CAUSE_OUT_INTERFACE,	 /* an xfrm interface or VTI had no SA for it, or it was too large */
+	/* inbound, after decryption, by counters that move before it as well */
+	CAUSE_INNER_MODE_ERROR, /* XfrmInStateModeError: the packet inside is not what the mode says */
+	CAUSE_POL_HDR_ERROR,	/* XfrmInHdrError of a policy check */
+	CAUSE_POL_BUFFER_ERROR, /* XfrmInBufferError of a policy check */
 	CAUSE_MAX,
 };
 

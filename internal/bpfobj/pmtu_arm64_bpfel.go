@@ -96,6 +96,7 @@ const (
 	PMTUProgUdp6ToldKprobe    = "udp6_told_kprobe"
 	PMTUVarCfgEventsPerSec    = "cfg_events_per_sec"
 	PMTUVarCfgHints           = "cfg_hints"
+	PMTUVarCfgIkePerSec       = "cfg_ike_per_sec"
 	PMTUVarCfgNattPorts       = "cfg_natt_ports"
 	PMTUVarCfgOffline         = "cfg_offline"
 	PMTUVarTargetNet          = "target_net"
@@ -186,6 +187,7 @@ type PMTUMapSpecs struct {
 type PMTUVariableSpecs struct {
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
+	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 	TargetNet       *ebpf.VariableSpec `ebpf:"target_net"`
@@ -232,6 +234,7 @@ func (m *PMTUMaps) Close() error {
 type PMTUVariables struct {
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
+	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 	TargetNet       *ebpf.Variable `ebpf:"target_net"`

@@ -46,7 +46,8 @@ func TestCauseOfCounter(t *testing.T) {
 		t.Fatal(err)
 	}
 	refined := map[string]bool{"none": true, "replay_duplicate": true, "replay_late": true, "esn_mis_epoch": true, "integrity_failed": true, "other": true,
-		"encap_mismatch": true, "out_default_block": true, "out_interface": true}
+		"encap_mismatch": true, "out_default_block": true, "out_interface": true,
+		"inner_mode_error": true, "pol_hdr_error": true, "pol_buffer_error": true}
 	plain := map[Cause]string{}
 	for counter := range causeOfCounter {
 		cause := CauseOfCounter(counter)

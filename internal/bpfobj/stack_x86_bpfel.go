@@ -57,7 +57,10 @@ const (
 	StackCauseCAUSE_ENCAP_MISMATCH         StackCause = 38
 	StackCauseCAUSE_OUT_DEFAULT_BLOCK      StackCause = 39
 	StackCauseCAUSE_OUT_INTERFACE          StackCause = 40
-	StackCauseCAUSE_MAX                    StackCause = 41
+	StackCauseCAUSE_INNER_MODE_ERROR       StackCause = 41
+	StackCauseCAUSE_POL_HDR_ERROR          StackCause = 42
+	StackCauseCAUSE_POL_BUFFER_ERROR       StackCause = 43
+	StackCauseCAUSE_MAX                    StackCause = 44
 )
 
 type StackEventBudget struct {
@@ -174,7 +177,7 @@ type StackSite struct {
 
 type StackStackCount struct {
 	_            structs.HostLayout
-	Causes       [41]uint64
+	Causes       [44]uint64
 	LateMax      uint64
 	LateHist     [16]uint64
 	Reqid        uint32
@@ -197,6 +200,7 @@ type StackStackKey struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	StackMapClaimedSkb                 = "claimed_skb"
 	StackMapDropBudgets                = "drop_budgets"
 	StackMapEventBudgets               = "event_budgets"
 	StackMapEvents                     = "events"
@@ -296,6 +300,7 @@ type StackProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type StackMapSpecs struct {
+	ClaimedSkb    *ebpf.MapSpec `ebpf:"claimed_skb"`
 	DropBudgets   *ebpf.MapSpec `ebpf:"drop_budgets"`
 	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
@@ -347,6 +352,7 @@ func (o *StackObjects) Close() error {
 //
 // It can be passed to LoadStackObjects or ebpf.CollectionSpec.LoadAndAssign.
 type StackMaps struct {
+	ClaimedSkb    *ebpf.Map `ebpf:"claimed_skb"`
 	DropBudgets   *ebpf.Map `ebpf:"drop_budgets"`
 	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
 	Events        *ebpf.Map `ebpf:"events"`
@@ -360,6 +366,7 @@ type StackMaps struct {
 
 func (m *StackMaps) Close() error {
 	return _StackClose(
+		m.ClaimedSkb,
 		m.DropBudgets,
 		m.EventBudgets,
 		m.Events,

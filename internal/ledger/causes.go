@@ -50,6 +50,9 @@ const (
 	EncapMismatch       Cause = "encap_mismatch"
 	OutDefaultBlock     Cause = "out_default_block" // moves no counter
 	OutInterface        Cause = "out_interface"     // moves no counter
+	InnerModeError      Cause = "inner_mode_error"
+	PolHdrError         Cause = "pol_hdr_error"
+	PolBufferError      Cause = "pol_buffer_error"
 )
 
 // counterOf says which counter of /proc/net/xfrm_stat the kernel moves for a cause
@@ -78,6 +81,9 @@ var counterOf = map[Cause]string{
 	PolBlock:            "XfrmInPolBlock",
 	PolError:            "XfrmInPolError",
 	FwdHdrError:         "XfrmFwdHdrError",
+	InnerModeError:      "XfrmInStateModeError",
+	PolHdrError:         "XfrmInHdrError",
+	PolBufferError:      "XfrmInBufferError",
 	OutError:            "XfrmOutError",
 	OutBundleGenError:   "XfrmOutBundleGenError",
 	OutBundleCheckError: "XfrmOutBundleCheckError",
@@ -106,7 +112,7 @@ func (c Cause) Outbound() bool { return strings.HasPrefix(string(c), "out_") }
 // is the selector's there; xfrm_input() counts a wrong encapsulation by it, which is EncapMismatch.
 func (c Cause) AfterDecap() bool {
 	switch c {
-	case TmplMismatch, NoPols, PolBlock, PolError, FwdHdrError, StateMismatch:
+	case TmplMismatch, NoPols, PolBlock, PolError, FwdHdrError, StateMismatch, InnerModeError, PolHdrError, PolBufferError:
 		return true
 	}
 	return false

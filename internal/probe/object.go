@@ -30,7 +30,7 @@ type object struct {
 }
 
 // objects lists them all, in the order in which they are attached.
-var objects = []object{inner, pmtuObject}
+var objects = []object{inner, pmtuObject, dropObject}
 
 // wanted lists the objects that the options ask for.
 func wanted(opts Options) []object {
@@ -116,8 +116,15 @@ func (s *Set) tryObject(o object, f facts, hooks []Hook) (*ebpf.Collection, []tr
 	switch {
 	case s.wire != nil:
 		opts.MapReplacements = shared(spec, s.wire.maps)
-	case s.stack != nil:
-		opts.MapReplacements = shared(spec, s.stack.coll)
+	default:
+		opts.MapReplacements = map[string]*ebpf.Map{}
+	}
+	if s.stack != nil {
+		for name, m := range shared(spec, s.stack.coll) {
+			if opts.MapReplacements[name] == nil {
+				opts.MapReplacements[name] = m
+			}
+		}
 	}
 	specs := maps.Clone(spec.Programs)
 	coll, dropped, err := loadDropping(spec, opts)

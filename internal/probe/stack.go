@@ -173,8 +173,8 @@ func (s *Set) tryStack(f facts, assume outcome) (*stackSet, []tried, error) {
 	return set, results, nil
 }
 
-// sharedMaps are in both objects and have to be the same ones.
-var sharedMaps = []string{"events", "event_budgets", "lost_counts"}
+// sharedMaps are in several objects and have to be the same ones.
+var sharedMaps = []string{"events", "event_budgets", "lost_counts", "claimed_skb"}
 
 func shared(spec *ebpf.CollectionSpec, with *ebpf.Collection) map[string]*ebpf.Map {
 	out := make(map[string]*ebpf.Map)

@@ -10,6 +10,7 @@ type document struct {
 	Unknown  []stranger `json:"unknown_spis"`
 	Findings []finding  `json:"findings"`
 	Flows    *flowList  `json:"flows"`
+	Drops    []drop     `json:"drops"`
 	Kernel   struct {
 		XfrmStat      map[string]int64 `json:"xfrm_stat"`
 		WithoutSA     map[string]int64 `json:"without_sa"`
@@ -82,15 +83,18 @@ type bins struct {
 	Pending       *int64 `json:"pending,omitempty"`
 	Arrivals      *int64 `json:"arrivals,omitempty"`
 	Duplicates    *int64 `json:"duplicates,omitempty"`
+	LostInHost    *int64 `json:"lost_in_host,omitempty"`
 	XfrmDropped   *int64 `json:"xfrm_dropped,omitempty"`
 	Decapsulated  *int64 `json:"decapsulated,omitempty"`
 	PolicyDropped *int64 `json:"policy_dropped,omitempty"`
+	InnerDropped  *int64 `json:"inner_dropped,omitempty"`
 	Delivered     *int64 `json:"delivered,omitempty"`
 
 	Offered        *int64 `json:"offered,omitempty"`
 	XfrmOutDropped *int64 `json:"xfrm_out_dropped,omitempty"`
 	Encapsulated   *int64 `json:"encapsulated,omitempty"`
 	OnWire         *int64 `json:"on_wire,omitempty"`
+	LostOnEgress   *int64 `json:"lost_in_host_egress,omitempty"`
 
 	InFlight     *int64 `json:"in_flight,omitempty"`
 	Unattributed *int64 `json:"unattributed,omitempty"`
@@ -114,6 +118,19 @@ type refusal struct {
 		Wanted string `json:"wanted"`
 		Found  string `json:"found"`
 	} `json:"differs"`
+}
+
+type drop struct {
+	Stage    string `json:"stage"`
+	SPI      string `json:"spi"`
+	Src      string `json:"src"`
+	DstPort  uint16 `json:"dst_port"`
+	Place    string `json:"place"`
+	Function string `json:"function"`
+	Reason   string `json:"reason"`
+	Hook     string `json:"hook"`
+	Lost     bool   `json:"lost"`
+	Packets  int64  `json:"packets"`
 }
 
 type stranger struct {

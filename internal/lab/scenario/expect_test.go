@@ -89,7 +89,8 @@ func (b *bench) checkIn(o observation, s tunnel.SA, causes map[string]int64) {
 	diff(b.t, "ledger of "+name(spi), bins{
 		Sent: new(int64(want.Unique + want.Missing)), LostOnPath: new(int64(want.Missing)), Pending: new(int64(0)),
 		Arrivals: new(int64(want.Packets)), Duplicates: new(int64(want.Duplicates)),
-		XfrmDropped: new(dropped), Decapsulated: new(accepted), PolicyDropped: new(int64(0)), Delivered: new(accepted),
+		LostInHost: new(int64(0)), XfrmDropped: new(dropped), Decapsulated: new(accepted), PolicyDropped: new(int64(0)),
+		InnerDropped: new(int64(0)), Delivered: new(accepted),
 		InFlight: new(int64(0)), Unattributed: new(int64(0)),
 	}, got.Ledger)
 	distinct, repeated := b.flows[spi].Delivered()
@@ -125,7 +126,7 @@ func (b *bench) checkOut(o observation, spi uint32, packets int64) {
 	got := o.find(b.t, spi, "out")
 	diff(b.t, "packets on the path of "+name(spi), packets, int64(len(b.path.Truth(inject.BtoA, spi).In)))
 	diff(b.t, "ledger of "+name(spi), bins{
-		Offered: new(packets), XfrmOutDropped: new(int64(0)), Encapsulated: new(packets), OnWire: new(packets),
+		Offered: new(packets), XfrmOutDropped: new(int64(0)), Encapsulated: new(packets), OnWire: new(packets), LostOnEgress: new(int64(0)),
 		InFlight: new(int64(0)), Unattributed: new(int64(0)),
 	}, got.Ledger)
 }

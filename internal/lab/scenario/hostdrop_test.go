@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"bytes"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"xfrmscope/internal/lab/inject"
+	"xfrmscope/internal/lab/tunnel"
+)
+
+// ruleset is loaded into gateway B before xfrmscope starts. Each rule that drops has a counter, which
+// is the truth that the ledger is held against; %s is the address family's word.
+const ruleset = `
+table inet lab {
+	chain at_input {
+		type filter hook input priority 0; policy accept;
+		esp spi 0xa2b00002 numgen inc mod 4 0 counter drop comment "esp-in"
+		udp dport 9999 counter drop comment "plain"
+	}
+	chain at_forward {
+		type filter hook forward priority 0; policy accept;
+		ip saddr 10.1.2.1 numgen inc mod 5 0 counter drop comment "inner"
+		ip saddr 10.1.0.1 udp dport 1 counter drop comment "other"
+	}
+	chain at_output {
+		type filter hook output priority 0; policy accept;
+		esp spi 0xb2a00004 numgen inc mod 3 0 counter drop comment "esp-out"
+	}
+	chain at_prerouting {
+		type filter hook prerouting priority -300; policy accept;
+		esp spi 0xa2b00007 numgen inc mod 2 0 counter drop comment "esp-pre"
+	}
+}
+`
+
+// TestHostDrops has eight tunnels between hosts, each with another place where gateway B loses their
+// packets, and healthy ones beside them under rules that look alike.
+func TestHostDrops(t *testing.T) {
+	tunnel.Need(t)
+	b := open(t, tunnel.Options{Hosts: true, Pairs: 8}, nil)
+	b.run("nft", ruleset, "-f", "-")
+	b.run("ip", "", "route", "replace", "blackhole", b.tunnel.AtoB[4].Dst.String())
+	b.run("tc", "", "qdisc", "replace", "dev", tunnel.WAN, "clsact")
+	b.run("tc", "", "filter", "add", "dev", tunnel.WAN, "egress", "protocol", "ip", "u32",
+		"match", "ip", "protocol", "50", "0xff", "match", "u32", "0xb2a00006", "0xffffffff", "at", "20", "action", "drop")
+	const each = 60
+	for range each / 10 {
+		for i := range b.tunnel.AtoB {
+			b.send(b.tunnel.AtoB[i], 10)
+			b.send(b.tunnel.BtoA[i], 10)
+		}
+	}
+	// Plaintext that the firewall drops concerns no SA.
+	for seq := range uint32(5) {
+		b.path.Send(inject.AtoB, inject.Crafted{
+			SrcMAC: b.tunnel.A.MAC, DstMAC: b.tunnel.B.MAC, Src: b.tunnel.A.Outer, Dst: b.tunnel.B.Outer,
+			SPI: 0xdeadbeef, Seq: 1 + seq, Payload: bytes.Repeat([]byte{0x5a}, 120), UDP: false,
+		})
+	}
+	b.settle()
+	counted := b.nftCounters()
+	o := b.finish()
+	diff(t, "packets that nftables dropped", map[string]int64{"esp-in": 15, "inner": 12, "esp-out": 20, "esp-pre": 30, "plain": 0, "other": 0}, counted)
+
+	in := func(lostInHost, inner int64) bins {
+		return bins{
+			Sent: new(int64(each)), LostOnPath: new(int64(0)), Pending: new(int64(0)), Arrivals: new(int64(each)), Duplicates: new(int64(0)),
+			LostInHost: &lostInHost, XfrmDropped: new(int64(0)), Decapsulated: new(each - lostInHost), PolicyDropped: new(int64(0)),
+			InnerDropped: &inner, Delivered: new(each - lostInHost - inner), InFlight: new(int64(0)), Unattributed: new(int64(0)),
+		}
+	}
+	out := func(lost int64) bins {
+		return bins{Offered: new(int64(each)), XfrmOutDropped: new(int64(0)), Encapsulated: new(int64(each)), OnWire: new(each - lost),
+			LostOnEgress: &lost, InFlight: new(int64(0)), Unattributed: new(int64(0))}
+	}
+	wantIn := map[int]bins{1: in(15, 0), 2: in(0, 12), 4: in(0, each), 6: in(30, 0)}
+	wantOut := map[int]bins{3: out(20), 5: out(each)}
+	for i := range b.tunnel.AtoB {
+		w, ok := wantIn[i]
+		if !ok {
+			w = in(0, 0)
+		}
+		diff(t, fmt.Sprintf("inbound ledger of pair %d", i), w, o.find(t, b.tunnel.AtoB[i].SPI, "in").Ledger)
+		if w, ok = wantOut[i]; !ok {
+			w = out(0)
+		}
+		diff(t, fmt.Sprintf("outbound ledger of pair %d", i), w, o.find(t, b.tunnel.BtoA[i].SPI, "out").Ledger)
+		distinct, _ := b.flows[b.tunnel.AtoB[i].SPI].Delivered()
+		if got := o.find(t, b.tunnel.AtoB[i].SPI, "in").Ledger.Delivered; got != nil {
+			diff(t, fmt.Sprintf("datagrams delivered of pair %d", i), int64(distinct), *got)
+		}
+	}
+	places := map[string]int64{}
+	for _, d := range o.report.Drops {
+		if d.Function == "" || !d.Lost {
+			t.Errorf("a drop without a function, or in no bin: %+v", d)
+		}
+		places[strings.TrimSpace(d.Stage+" "+d.Place+" "+d.Hook)] += d.Packets
+	}
+	diff(t, "drops by place", map[string]int64{
+		"before_xfrm netfilter input": 15, "before_xfrm netfilter prerouting": 30, "after_decap netfilter forward": 12,
+		"egress netfilter output": 20, "after_decap route": each, "egress tc": each,
+	}, places)
+	o.checkSelf(t)
+}
+
+// run runs a command in gateway B.
+func (b *bench) run(name, in string, args ...string) string {
+	b.t.Helper()
+	var stdout, stderr bytes.Buffer
+	err := b.tunnel.B.Do(func() error {
+		cmd := exec.Command(name, args...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(in), &stdout, &stderr
+		return cmd.Run()
+	})
+	if err != nil {
+		b.t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, stderr.Bytes())
+	}
+	return stdout.String()
+}
+
+var nftCounterPattern = regexp.MustCompile(`counter packets (\d+) bytes \d+ drop comment "([a-z-]+)"`)
+
+// nftCounters reads the counters of the rules that have a comment.
+func (b *bench) nftCounters() map[string]int64 {
+	b.t.Helper()
+	out := map[string]int64{}
+	for _, m := range nftCounterPattern.FindAllStringSubmatch(b.run("nft", "", "list", "ruleset"), -1) {
+		n, err := strconv.ParseInt(m[1], 10, 64)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		out[m[2]] = n
+	}
+	return out
+}
