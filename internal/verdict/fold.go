@@ -40,6 +40,10 @@ var foldings = []folding{
 	{ReplayWindowTooSmall, sameSA, []ID{InnerRetransmissions}},
 	{ESNMisEpoch, sameSA, []ID{InnerRetransmissions}},
 	{IntegrityFailed, sameSA, []ID{InnerRetransmissions}},
+	{IKEUnanswered, samePeer, []ID{RekeyFailed, IKERetransmissions, OutboundNoSA}},
+	{RekeyFailed, samePeer, []ID{SAExpired}},
+	{RekeyFailed, sameSA, []ID{SPIUnknown, SAInvalid}},
+	{RekeyGap, sameSA, []ID{SPIUnknown, SAInvalid}},
 }
 
 // minFoldConfidence is how sure a cause must be before it may take others' place.

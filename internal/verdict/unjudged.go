@@ -11,7 +11,8 @@ func covered(c ledger.Cause) bool {
 		ledger.NoState, ledger.StateInvalid, ledger.StateExpired, ledger.OutInvalid, ledger.OutExpired,
 		ledger.TmplMismatch, ledger.NoPols, ledger.PolBlock, ledger.PolError, ledger.FwdHdrError, ledger.StateMismatch,
 		ledger.AcquireError, ledger.StateDirError, ledger.OutNoStates, ledger.OutPolBlock, ledger.OutBundleGenError,
-		ledger.OutDirError, ledger.OutPolError, ledger.OutPolDead, ledger.OutBundleCheckError:
+		ledger.OutDirError, ledger.OutPolError, ledger.OutPolDead, ledger.OutBundleCheckError,
+		ledger.OutSeqError:
 		return true
 	}
 	return false

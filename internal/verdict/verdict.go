@@ -43,14 +43,16 @@ type Finding struct {
 
 // Subject is what a finding is about; a finding about no SA in particular leaves it empty.
 type Subject struct {
-	SPI       *ledger.SPI      `json:"spi,omitempty"`
-	Src       *netip.Addr      `json:"src,omitempty"`
-	Dst       *netip.Addr      `json:"dst,omitempty"`
-	Proto     ledger.Proto     `json:"proto,omitempty"`
-	Direction ledger.Direction `json:"direction,omitempty"`
-	ReqID     uint32           `json:"reqid,omitempty"`
-	IfID      uint32           `json:"if_id,omitempty"`
-	Ifindex   int              `json:"ifindex,omitempty"`
+	SPI        *ledger.SPI      `json:"spi,omitempty"`
+	Src        *netip.Addr      `json:"src,omitempty"`
+	Dst        *netip.Addr      `json:"dst,omitempty"`
+	Proto      ledger.Proto     `json:"proto,omitempty"`
+	Direction  ledger.Direction `json:"direction,omitempty"`
+	ReqID      uint32           `json:"reqid,omitempty"`
+	IfID       uint32           `json:"if_id,omitempty"`
+	Ifindex    int              `json:"ifindex,omitempty"`
+	Connection string           `json:"connection,omitempty"` // the IKE daemon's names
+	Child      string           `json:"child,omitempty"`
 }
 
 // Evidence is one figure and who counted it.
@@ -87,6 +89,7 @@ func Catalogue() []Kind {
 		hostKinds(),
 		policyKinds(),
 		flowKinds(),
+		ikeKinds(),
 	)
 }
 
@@ -173,7 +176,7 @@ func compareSubjects(a, b Subject) int {
 func about(sa *ledger.SA) Subject {
 	s := Subject{
 		SPI: new(sa.SPI), Dst: new(sa.Dst), Proto: sa.Proto, Direction: sa.Direction,
-		ReqID: sa.ReqID, IfID: sa.IfID, Ifindex: sa.Ifindex,
+		ReqID: sa.ReqID, IfID: sa.IfID, Ifindex: sa.Ifindex, Connection: sa.Connection, Child: sa.Child,
 	}
 	if sa.Src.IsValid() {
 		s.Src = new(sa.Src)

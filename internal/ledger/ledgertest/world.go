@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"xfrmscope/internal/ike"
 	"xfrmscope/internal/ledger"
 )
 
@@ -45,6 +46,9 @@ type World struct {
 	lone     map[ledger.Cause]uint64 // drops without an SA
 	drops    map[ledger.DropID]uint64
 	refusals []ledger.Refusal
+	ike      *ike.Tracker // nil: not observed
+
+	Packets map[ledger.Direction]map[string]uint64 // classes; nil: not observed
 }
 
 // SA is one association of the world, on the wire and in the kernel.
@@ -111,6 +115,9 @@ func (w *World) add(spi ledger.SPI, dir ledger.Direction, src, dst netip.Addr) *
 
 // arrive puts packets on the wire as it counts them.
 func (s *SA) arrive(n uint64) {
+	if s.Wire.LastSeen = s.world.mono(); s.Wire.Created == 0 {
+		s.Wire.Created = s.Wire.LastSeen
+	}
 	s.Wire.Packets += n
 	s.Wire.Bytes += n * 1400
 }
@@ -344,7 +351,7 @@ func (s *SA) Renew() {
 
 // Snapshot is what the sources say now.
 func (w *World) Snapshot() ledger.Snapshot {
-	s := ledger.Snapshot{At: w.now, Self: w.Self, Residue: maps.Clone(w.Residue)}
+	s := ledger.Snapshot{At: w.now, Mono: w.mono(), IKE: w.account(), Self: w.Self, Residue: maps.Clone(w.Residue)}
 	if !w.BlindStat {
 		s.XfrmStat = maps.Clone(w.Stat)
 	}
@@ -355,6 +362,9 @@ func (w *World) Snapshot() ledger.Snapshot {
 	}
 	s.Flows = w.flows()
 	w.ended = nil
+	if w.Packets != nil {
+		s.Packets = &ledger.WireTotals{Classes: cloneClasses(w.Packets)}
+	}
 	if !w.BlindWire {
 		s.Wire = []ledger.WireSA{}
 	}

@@ -32,6 +32,7 @@ func Scenarios() []Scenario {
 		hostScenarios,
 		policyScenarios,
 		flowScenarios,
+		ikeScenarios,
 	)
 }
 
@@ -102,7 +103,8 @@ var scenarios = []Scenario{
 			sa.Knock(3)
 			next.Deliver(500)
 		}
-	}, Want: []verdict.ID{verdict.SPIUnknown}, Says: []string{"SA 0xc0ffee03 has taken over."}, Grade: verdict.Warning, Sure: 0.99},
+	}, Want: []verdict.ID{verdict.RekeyGap}, Folded: []verdict.ID{verdict.SPIUnknown},
+		Says: []string{"Rekeying from 0xc0ffee01 to 0xc0ffee03"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "look-up misses an SA that is there", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Knock(8) }),
 		Want: []verdict.ID{verdict.SPIUnknown}, Says: []string{"although it was there all the time"}, Grade: verdict.Critical, Sure: 0.8},
 	{Name: "hard-expired", Prepare: inbound(32, false, func(sa *ledgertest.SA) {

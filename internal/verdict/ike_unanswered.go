@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"fmt"
+
+	"xfrmscope/internal/ledger"
+)
+
+// IKEUnanswered is IKE requests, of either end, that got no response.
+const IKEUnanswered ID = "ike-unanswered"
+
+func ikeUnanswered(r *ledger.Report) []Finding {
+	if r.IKE == nil {
+		return nil
+	}
+	var out []Finding
+	for i := range r.IKE.Peers {
+		p := &r.IKE.Peers[i]
+		if p.Transit {
+			continue
+		}
+		for _, waiting := range []ledger.End{ledger.Local, ledger.Remote} {
+			open := exchangesOf(r, p, func(x *ledger.IKEExchange) bool {
+				return x.Outcome == ledger.IKEUnanswered && x.Waiting == waiting
+			})
+			// Without a look at what leaves, an answer of this host is not seen rather than not given.
+			if len(open) > 0 && (waiting == ledger.Local || egressSeen(r)) {
+				out = append(out, unanswered(r, p, waiting, open))
+			}
+		}
+	}
+	return out
+}
+
+func unanswered(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, open []*ledger.IKEExchange) Finding {
+	sent, last := int64(0), open[0].LastRequest
+	for _, x := range open {
+		sent += x.Requests
+		if x.LastRequest.After(last) {
+			last = x.LastRequest
+		}
+	}
+	back, who := p.Received, "the peer"
+	if waiting == ledger.Remote {
+		back, who = p.Sent, "this host"
+	}
+	if r.Source.Kind == ledger.KindCapture {
+		who = "the other end"
+	}
+	what, cause := silenceCause(r, p, waiting, back)
+	f := Finding{
+		ID: IKEUnanswered, Severity: unansweredSeverity(r, p, waiting, open),
+		// With nothing at all in the other direction it may take a way that is not watched.
+		Confidence: sure(witnessed, r.IKE.Lost > 0, back == 0 && waiting == ledger.Remote),
+		Subject:    aboutIKE(r, p, waiting),
+		Summary: fmt.Sprintf("%s: %s got no answer from %s (%d messages sent, the last at %s). %s",
+			between(p, waiting), kindsOf(open), who, sent, last.Format("15:04:05.000 MST"), what),
+		Evidence: []Evidence{
+			{"ike.unanswered", int64(len(open)), "exchanges", "wire", kindsOf(open)},
+			{"ike.requests", sent, "messages", "wire", "sendings of these requests, repeats included"},
+			{"ike.from_other_end", back, "messages", "wire", "IKE messages that came the other way during the whole observation"},
+		},
+		Remedy: append(cause, retryRemedies()...),
+	}
+	if n := espFrom(r, p.Remote.Addr()); n > 0 && waiting == ledger.Local {
+		f.Evidence = append(f.Evidence, Evidence{"esp_from_peer", n, "packets", "wire", "the peer's ESP arrived meanwhile"})
+	}
+	if r.IKE.Lost > 0 {
+		f.Evidence = append(f.Evidence, Evidence{"ike.lost", r.IKE.Lost, "messages", "wire", "IKE messages that xfrmscope itself lost: an answer may be among them"})
+	}
+	return f
+}
+
+// silenceCause says what the silence looks like and what to try first.
+func silenceCause(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, back int64) (string, []Remedy) {
+	if waiting == ledger.Remote && r.Source.Kind != ledger.KindCapture {
+		text := "It answered other requests: the IKE daemon was busy, or its answer was dropped on the way out."
+		if back == 0 {
+			text = "It sent nothing at all: no IKE daemon listens, a firewall on this host drops the requests, or answers leave by an interface that is not watched."
+		}
+		return text, []Remedy{{For: forHost, Text: "See whether the daemon listens and whether a firewall lets UDP 500 and 4500 in and out.",
+			Commands: []string{
+				"ss -lunp '( sport = :500 or sport = :4500 )'",
+				"nft list ruleset | grep -nE 'drop|reject|dport'",
+				"nft add rule inet <table> input udp dport { 500, 4500 } accept",
+			}}}
+	}
+	remedy := Remedy{For: forPath, Text: "Watch both directions at the other end: what leaves here and does not arrive there, or the reverse.",
+		Commands: []string{
+			fmt.Sprintf("tcpdump -ni any 'host %s and (udp port 500 or udp port 4500)'", p.Remote.Addr()),
+			fmt.Sprintf("ping -c 3 %s", p.Remote.Addr()),
+		}}
+	switch {
+	case espFrom(r, p.Remote.Addr()) > 0:
+		return "Its ESP arrives, so it lives and the path works: its IKE daemon hangs, or UDP is filtered where ESP is not.", []Remedy{remedy}
+	case back > 0:
+		return "Other messages of it came: it went away in the meantime, or single messages are lost, large ones first (fragments).", []Remedy{remedy}
+	}
+	return "Nothing came from it at all: it is down, the way there or back is cut, or a firewall drops UDP 500 and 4500.", []Remedy{remedy}
+}
+
+// unansweredSeverity: anybody may knock at port 500, and an end that answers strangers with silence does
+// well. All else keeps a tunnel from being set up, renewed or watched.
+func unansweredSeverity(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, open []*ledger.IKEExchange) Severity {
+	if waiting == ledger.Remote && p.Sent == 0 && onlyTypes(open, "IKE_SA_INIT", "Main Mode", "Aggressive Mode") &&
+		espFrom(r, p.Remote.Addr()) == 0 {
+		return Info
+	}
+	return Critical
+}

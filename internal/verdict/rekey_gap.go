@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verdict
+
+import (
+	"fmt"
+
+	"xfrmscope/internal/ledger"
+)
+
+// RekeyGap is packets that found no SA because one took over from another: the old one went too early, or
+// the new one came too late.
+const RekeyGap ID = "rekey-gap"
+
+func rekeyGap(r *ledger.Report) []Finding {
+	var out []Finding
+	for i := range r.Rekeys {
+		k := &r.Rekeys[i]
+		// An SA that reached its hard limit is a matter of sa-expired.
+		if k.OldRefused > 0 && k.Why != ledger.EndExpired {
+			out = append(out, gapOf(r, k, k.Old, k.OldRefused))
+		}
+		if k.NewRefused > 0 {
+			out = append(out, gapOf(r, k, k.New, k.NewRefused))
+		}
+	}
+	return out
+}
+
+// gapOf draws up the finding for the SA whose packets were refused.
+func gapOf(r *ledger.Report, k *ledger.Rekey, spi ledger.SPI, n int64) Finding {
+	f := Finding{
+		ID: RekeyGap, Severity: Warning, Confidence: sure(witnessed, blurred(r)), Subject: subjectOf(r, k, spi),
+		Evidence: []Evidence{{"rekeys.refused", n, "packets", "stack hooks", "of SPI " + spi.String() + ", while this host had no such SA"}},
+		Remedy: []Remedy{
+			{For: forStrongSwan,
+				Text: "The end that deletes the old inbound SA should let it live on while packets are under way; 5 seconds are the default.",
+				Commands: []string{
+					"charon.delete_rekeyed_delay = 10   # strongswan.conf",
+					"connections.<conn>.reauth_time = 0   # rekey instead: authenticating anew breaks before it makes, unless make_before_break",
+					"charon.make_before_break = yes",
+				}},
+			{For: forLibreswan, Text: "Keep the margin wide, so that both SAs exist for a while, and rekey rather than reauthenticate.",
+				Commands: []string{"rekeymargin=9m", "rekeyfuzz=100%", "reauth=no"}},
+			{For: forIproute2, Text: "By hand: add the new SAs at both ends, inbound first; then switch the senders; delete the old ones last."},
+			{For: forPeer, Text: "A peer that goes on sending on the old SA ignores or loses the delete message; Windows and Cisco devices drop the old SA at once when they get it.",
+				Commands: []string{"crypto ipsec security-association lifetime seconds 3600   (Cisco: the longer, the fewer rekeys)"}},
+		},
+	}
+	at := k.Added
+	what := fmt.Sprintf("the new SA was added at %s, after the peer had begun to send on it", at.Format("15:04:05.000 MST"))
+	if spi == k.Old {
+		what = "the old SA was gone while the peer still sent on it"
+		if k.Ended != nil {
+			what = fmt.Sprintf("the old SA was %s at %s while the peer still sent on it", k.Why, k.Ended.Format("15:04:05.000 MST"))
+		}
+	}
+	length := ""
+	if k.GapS > 0 {
+		length = fmt.Sprintf(" within %.2f s", k.GapS)
+		f.Evidence = append(f.Evidence, Evidence{"rekeys.gap", int64(k.GapS * 1000), "ms", "wire", "time in which they came, at most; the end is sampled every 250 ms"})
+	}
+	if k.OverlapS != 0 {
+		f.Evidence = append(f.Evidence, Evidence{"rekeys.overlap", int64(k.OverlapS * 1000), "ms", "SA database", "time in which both SAs were there; negative: neither was"})
+	}
+	if k.SilenceS != nil {
+		f.Evidence = append(f.Evidence, Evidence{"rekeys.silence", int64(*k.SilenceS * 1000), "ms", "wire", "from the old SA's last packet to the new one's first, to 250 ms"})
+	}
+	f.Summary = fmt.Sprintf("Rekeying from %s to %s, %s -> %s: %s were refused%s, because %s.",
+		k.Old, k.New, k.Src, k.Dst, packets(n), length, what)
+	return f
+}
+
+// subjectOf finds the SA in the report.
+func subjectOf(r *ledger.Report, k *ledger.Rekey, spi ledger.SPI) Subject {
+	for i := range r.SAs {
+		if sa := &r.SAs[i]; sa.SPI == spi && sa.Dst == k.Dst && sa.Direction == k.Direction && sa.Proto == k.Proto {
+			return about(sa)
+		}
+	}
+	return Subject{SPI: &spi, Src: &k.Src, Dst: &k.Dst, Proto: k.Proto, Direction: k.Direction, ReqID: k.ReqID, IfID: k.IfID}
+}
