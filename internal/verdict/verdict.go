@@ -90,6 +90,7 @@ func Catalogue() []Kind {
 		policyKinds(),
 		flowKinds(),
 		ikeKinds(),
+		pmtuKinds(),
 	)
 }
 

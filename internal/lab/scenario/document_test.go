@@ -31,6 +31,8 @@ type document struct {
 		} `json:"cpus"`
 	} `json:"host"`
 	Self self `json:"self"`
+
+	PMTU *pmtuReport `json:"pmtu"`
 }
 
 type link struct {

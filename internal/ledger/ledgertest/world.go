@@ -37,6 +37,8 @@ type World struct {
 	Host    *ledger.Host // nil: not looked at
 	Hooks   []ledger.Hook
 
+	PMTU *ledger.PMTUInput // nil: not observed
+
 	Policies      []ledger.Policy
 	PolicyDefault *ledger.PolicyDefault
 
@@ -356,6 +358,7 @@ func (w *World) Snapshot() ledger.Snapshot {
 		s.XfrmStat = maps.Clone(w.Stat)
 	}
 	s.Host = cloneHost(w.Host)
+	s.PMTU = clonePMTU(w.PMTU)
 	w.policies(&s)
 	if !w.BlindSAD {
 		s.SAD, s.Ended = []ledger.SADEntry{}, w.ended

@@ -33,6 +33,7 @@ func Scenarios() []Scenario {
 		policyScenarios,
 		flowScenarios,
 		ikeScenarios,
+		pmtuScenarios,
 	)
 }
 
