@@ -266,4 +266,3 @@ func packetsOf(events []pmtuEvent) (n int64) {
 	}
 	return n
 }
-
