@@ -33,6 +33,7 @@ var objects = []object{
 	{"wire", func() (*ebpf.CollectionSpec, error) { return smallWire(true) }, atomics},
 	{"wire_lock", func() (*ebpf.CollectionSpec, error) { return smallWire(false) }, version{}},
 	{"stack", bpfobj.LoadStack, version{}},
+	{"pmtu", bpfobj.LoadPMTU, version{}},
 }
 
 func smallWire(lockfree bool) (*ebpf.CollectionSpec, error) {
