@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"xfrmscope/internal/ike"
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/ledger/ledgertest"
 	"xfrmscope/internal/report"
@@ -93,6 +94,31 @@ var goldens = map[string]func() ledger.Report{
 			other.Counters["tx_dropped"] += 3
 			w.Work(1, 3000, 300, 2100)
 			h.CPUs[1].Processed, h.CPUs[1].Squeezed = 19880, 41
+		})
+	},
+	"ike": func() ledger.Report {
+		w := ledgertest.New()
+		in, out, t := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02), w.IKE(0xa1)
+		w.Names = []ledger.SAName{{Key: in.Key, ReqID: 1, Connection: "branch", Child: "lan", IKE: 0xa1}}
+		return w.Run(func() {
+			t.Exchange(ike.Informational, 2)
+			in.Deliver(100)
+			out.Send(100)
+			w.Tick(time.Second)
+			in.SoftExpire()
+			t.Ask(ledger.Local, ike.CreateChild, 3)
+			w.Tick(4 * time.Second)
+			t.Exchange(ike.CreateChild, 3)
+			next := w.Inbound(0xc0ffee03, 32, false).Announce()
+			next.Deliver(20)
+			w.Tick(time.Second)
+			in.End(ledger.EndDeleted)
+			w.Tick(500 * time.Millisecond)
+			in.Knock(3)
+			for range 3 {
+				t.Ask(ledger.Remote, ike.Informational, 0)
+				w.Tick(4 * time.Second)
+			}
 		})
 	},
 	"blind": func() ledger.Report {

@@ -124,6 +124,9 @@ func traits(sa *ledger.SA) []string {
 	if sa.Encap == ledger.EncapUDP {
 		t = append(t, fmt.Sprintf("in UDP %d -> %d", sa.SrcPort, sa.DstPort))
 	}
+	if sa.Connection != "" {
+		t = append(t, "connection "+strings.TrimSuffix(sa.Connection+", child "+sa.Child, ", child "))
+	}
 	if sa.ReqID != 0 {
 		t = append(t, fmt.Sprintf("reqid %d", sa.ReqID))
 	}

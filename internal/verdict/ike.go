@@ -142,7 +142,7 @@ func retryRemedies() []Remedy {
 			}},
 		{For: forLibreswan, Text: "The same with its own names, in the conn section of ipsec.conf.",
 			Commands: []string{"retransmit-interval=500", "retransmit-timeout=60s", "dpddelay=30", "dpdtimeout=150", "dpdaction=restart"}},
-		{For: forPeer, Text: "Cisco counts dead peer detection and its tries in the IKEv2 profile; Windows repeats for about a minute and has no setting for it.",
-			Commands: []string{"dpd 30 5 on-demand   (Cisco, crypto ikev2 profile)"}},
+		{For: forPeer, Text: "Cisco has dead peer detection and its interval in the IKEv2 profile. Windows: see what its own IKE made of it.",
+			Commands: []string{"dpd 30 5 on-demand   (Cisco, crypto ikev2 profile)", "netsh wfp capture start   (Windows; stop, then wfpdiag.cab)"}},
 	}
 }

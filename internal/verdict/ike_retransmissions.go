@@ -79,7 +79,14 @@ func retransmissions(r *ledger.Report, p *ledger.IKEPeer, requester ledger.End, 
 	default:
 		where = "This host had answered: its answer got lost on the way back, or came later than the peer waits."
 	}
-	f.Summary = fmt.Sprintf("%s: %s had to be sent again (%d times in all) before the answer came, after %s at worst. %s",
-		between(p, requester), kindsOf(again), repeats, longest.Round(time.Millisecond), where)
+	f.Summary = fmt.Sprintf("%s: %s had to be sent again (%s in all) before the answer came, after %s at worst. %s",
+		between(p, requester), kindsOf(again), times(repeats), longest.Round(time.Millisecond), where)
 	return f
+}
+
+func times(n int64) string {
+	if n == 1 {
+		return "once"
+	}
+	return fmt.Sprintf("%d times", n)
 }

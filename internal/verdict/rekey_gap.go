@@ -43,8 +43,8 @@ func gapOf(r *ledger.Report, k *ledger.Rekey, spi ledger.SPI, n int64) Finding {
 			{For: forLibreswan, Text: "Keep the margin wide, so that both SAs exist for a while, and rekey rather than reauthenticate.",
 				Commands: []string{"rekeymargin=9m", "rekeyfuzz=100%", "reauth=no"}},
 			{For: forIproute2, Text: "By hand: add the new SAs at both ends, inbound first; then switch the senders; delete the old ones last."},
-			{For: forPeer, Text: "A peer that goes on sending on the old SA ignores or loses the delete message; Windows and Cisco devices drop the old SA at once when they get it.",
-				Commands: []string{"crypto ipsec security-association lifetime seconds 3600   (Cisco: the longer, the fewer rekeys)"}},
+			{For: forPeer, Text: "A peer that goes on sending on the old SA has not got, or not heeded, the message that deletes it. With longer lifetimes it happens less often.",
+				Commands: []string{"crypto ipsec security-association lifetime seconds 3600   (Cisco)"}},
 		},
 	}
 	at := k.Added
@@ -63,7 +63,7 @@ func gapOf(r *ledger.Report, k *ledger.Rekey, spi ledger.SPI, n int64) Finding {
 	if k.OverlapS != 0 {
 		f.Evidence = append(f.Evidence, Evidence{"rekeys.overlap", int64(k.OverlapS * 1000), "ms", "SA database", "time in which both SAs were there; negative: neither was"})
 	}
-	if k.SilenceS != nil {
+	if k.SilenceS != nil && *k.SilenceS > 0 {
 		f.Evidence = append(f.Evidence, Evidence{"rekeys.silence", int64(*k.SilenceS * 1000), "ms", "wire", "from the old SA's last packet to the new one's first, to 250 ms"})
 	}
 	f.Summary = fmt.Sprintf("Rekeying from %s to %s, %s -> %s: %s were refused%s, because %s.",

@@ -160,7 +160,10 @@ func exhaustionRemedies() []Remedy {
 		{For: forLibreswan, Text: "The same with its own names.", Commands: []string{"esn=yes", "ipsec-max-packets=2^32", "ipsec auto --replace <conn> && ipsec auto --up <conn>"}},
 		{For: forIproute2, Text: "SAs keyed by hand: add new ones in time, with ESN on both ends.",
 			Commands: []string{"ip xfrm state add … replay-window 64 flag esn"}},
-		{For: forPeer, Text: "Both ends must agree. Cisco: limit the SA by traffic; Windows rekeys by itself after the kilobytes of its quick mode setting.",
-			Commands: []string{"set security-association esn   (Cisco, crypto map or ipsec profile)"}},
+		{For: forPeer, Text: "Extended sequence numbers need both ends. Without them let the peer renew by volume or time, early enough for the rate.",
+			Commands: []string{
+				"crypto ipsec security-association lifetime kilobytes 100000000   (Cisco)",
+				"New-NetIPsecQuickModeCryptoProposal -Encapsulation ESP -Encryption AESGCM256 -ESPHash AESGMAC256 -MaxKiloBytes 100000000   (Windows)",
+			}},
 	}
 }

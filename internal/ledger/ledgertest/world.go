@@ -51,6 +51,7 @@ type World struct {
 	ike      *ike.Tracker // nil: not observed
 
 	Packets map[ledger.Direction]map[string]uint64 // classes; nil: not observed
+	Names   []ledger.SAName                        // what an IKE daemon calls the SAs
 }
 
 // SA is one association of the world, on the wire and in the kernel.
@@ -353,7 +354,7 @@ func (s *SA) Renew() {
 
 // Snapshot is what the sources say now.
 func (w *World) Snapshot() ledger.Snapshot {
-	s := ledger.Snapshot{At: w.now, Mono: w.mono(), IKE: w.account(), Self: w.Self, Residue: maps.Clone(w.Residue)}
+	s := ledger.Snapshot{At: w.now, Mono: w.mono(), IKE: w.account(), Names: w.Names, Self: w.Self, Residue: maps.Clone(w.Residue)}
 	if !w.BlindStat {
 		s.XfrmStat = maps.Clone(w.Stat)
 	}

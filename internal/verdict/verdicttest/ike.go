@@ -100,7 +100,7 @@ var ikeScenarios = []Scenario{
 		w.Tick(4 * time.Second)
 		t.Exchange(ike.CreateChild, 3)
 	}), Want: []verdict.ID{verdict.IKERetransmissions}, Grade: verdict.Info, Sure: 0.95,
-		Says: []string{"CREATE_CHILD_SA had to be sent again (1 times in all)", "after 4.02s", "got lost on the way there, or its answer on the way back"}},
+		Says: []string{"CREATE_CHILD_SA had to be sent again (once in all)", "after 4.02s", "got lost on the way there, or its answer on the way back"}},
 	{Name: "IKE request repeated until it got through", Prepare: tunnelWorld(func(w *ledgertest.World, in, out *ledgertest.SA, t *ledgertest.Talk) {
 		ask(w, t, ledger.Local, ike.CreateChild, 3)
 		t.Exchange(ike.CreateChild, 3)
