@@ -194,7 +194,8 @@ func (r *Reader) eachState(now time.Time, fn func(*slotRecord, *State)) error {
 // lastSeen is the time of an SA's newest packet. The straight path reads no clock, so on a live
 // interface it is when a sample first saw the packet; a capture tells it exactly.
 func (r *Reader) lastSeen(rec *slotRecord, s *State) time.Duration {
-	if s.LastNs != 0 {
+	// A capture tells its own time, even where that is 0 because its file has none.
+	if s.LastNs != 0 || direction(s.Dir) == ledger.Unknown {
 		return time.Duration(s.LastNs)
 	}
 	return r.monoStart + rec.changed.Sub(r.started)
