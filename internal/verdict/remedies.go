@@ -14,6 +14,8 @@ const (
 	forLibreswan  = "libreswan"
 	forIproute2   = "iproute2"
 	forHost       = "this host"
+	forNftables   = "nftables"
+	forIptables   = "iptables"
 	forPath       = "path"
 	forPeer       = "Windows or Cisco peer"
 )

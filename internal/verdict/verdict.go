@@ -87,6 +87,7 @@ func Catalogue() []Kind {
 		saKinds(),
 		congestionKinds(),
 		hostKinds(),
+		firewallKinds(),
 		policyKinds(),
 		flowKinds(),
 		ikeKinds(),

@@ -57,7 +57,7 @@ func TestHostDrops(t *testing.T) {
 			b.send(b.tunnel.BtoA[i], 10)
 		}
 	}
-	// Plaintext that the firewall drops concerns no SA.
+	// Packets without an SA that the rules let pass.
 	for seq := range uint32(5) {
 		b.path.Send(inject.AtoB, inject.Crafted{
 			SrcMAC: b.tunnel.A.MAC, DstMAC: b.tunnel.B.MAC, Src: b.tunnel.A.Outer, Dst: b.tunnel.B.Outer,
@@ -108,6 +108,10 @@ func TestHostDrops(t *testing.T) {
 		"before_xfrm netfilter input": 15, "before_xfrm netfilter prerouting": 30, "after_decap netfilter forward": 12,
 		"egress netfilter output": 20, "after_decap route": each, "egress tc": each,
 	}, places)
+	spi := func(s tunnel.SA) string { return " " + name(s.SPI) }
+	o.checkFindings(t, "firewall-drop"+spi(b.tunnel.AtoB[1]), "firewall-drop"+spi(b.tunnel.AtoB[2]), "firewall-drop"+spi(b.tunnel.AtoB[6]),
+		"firewall-drop"+spi(b.tunnel.BtoA[3]), "no-route-after-decap"+spi(b.tunnel.AtoB[4]), "egress-drop"+spi(b.tunnel.BtoA[5]),
+		"spi-unknown "+name(0xdeadbeef))
 	o.checkSelf(t)
 }
 

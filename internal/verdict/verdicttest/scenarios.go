@@ -30,6 +30,7 @@ func Scenarios() []Scenario {
 		scenarios,
 		wireScenarios,
 		hostScenarios,
+		firewallScenarios,
 		policyScenarios,
 		flowScenarios,
 		ikeScenarios,
