@@ -178,9 +178,9 @@ func (l *losses) whose() string {
 	return fmt.Sprintf("packets of SA %s to %s", d.SPI, d.Dst)
 }
 
-// peerOf is the other end's address, and whether this host has to do with it: it is an end of an SA or
+// dropPeer is the other end's address, and whether this host has to do with it: it is an end of an SA or
 // of a policy's template.
-func peerOf(r *ledger.Report, d *ledger.Drop) (netip.Addr, bool) {
+func dropPeer(r *ledger.Report, d *ledger.Drop) (netip.Addr, bool) {
 	peer := d.Src
 	if d.Direction == ledger.Out {
 		peer = d.Dst

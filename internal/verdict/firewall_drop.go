@@ -16,7 +16,7 @@ func firewallDrop(r *ledger.Report) []Finding {
 	var out []Finding
 	for _, l := range lost(r, func(d *ledger.Drop) bool { return d.Place == ledger.PlaceNetfilter }) {
 		d := &l.drops[0]
-		peer, known := peerOf(r, d)
+		peer, known := dropPeer(r, d)
 		f := Finding{
 			ID: FirewallDrop, Severity: firewallSeverity(&l, known), Confidence: l.sure(r), Subject: l.subject(),
 			Evidence: l.evidence(), Remedy: firewallRemedies(&l, peer.String()),

@@ -39,7 +39,7 @@ func rpFiltered(r *ledger.Report) int64 {
 func rpFilterDrop(r *ledger.Report) []Finding {
 	var out []Finding
 	for _, l := range lost(r, func(d *ledger.Drop) bool { return isRPFilter(r, d) }) {
-		_, known := peerOf(r, &l.drops[0])
+		_, known := dropPeer(r, &l.drops[0])
 		if !known {
 			continue // strangers' packets from impossible addresses are what the filter is for
 		}
