@@ -20,8 +20,8 @@ func outbound(happen func(*ledgertest.SA)) func(*ledgertest.World) func() {
 	}
 }
 
-// ike is what a dropped IKE message looks like.
-func ike(src, dst netip.Addr, dir ledger.Direction, function, reason, hook string) ledger.DropID {
+// droppedIKE is what a dropped IKE message looks like.
+func droppedIKE(src, dst netip.Addr, dir ledger.Direction, function, reason, hook string) ledger.DropID {
 	return ledger.DropID{Stage: ledger.IKEPacket, Key: ledger.SAKey{Dst: dst, Direction: dir}, Src: src, SrcPort: 500, DstPort: 500,
 		Function: function, Reason: reason, Hook: hook, Ifindex: 3}
 }
@@ -50,26 +50,26 @@ var firewallScenarios = []Scenario{
 		sa := w.Inbound(0xc0ffee01, 32, false)
 		return func() {
 			sa.Deliver(10)
-			w.Discard(6, ike(ledgertest.Peer, ledgertest.Here, ledger.In, "nf_hook_slow", netfilterDrop, "input"))
+			w.Discard(6, droppedIKE(ledgertest.Peer, ledgertest.Here, ledger.In, "nf_hook_slow", netfilterDrop, "input"))
 		}
 	}, Want: []verdict.ID{verdict.FirewallDrop}, Says: []string{"IKE messages from 192.0.2.1"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "a firewall drops this host's own IKE", Prepare: func(w *ledgertest.World) func() {
 		return func() {
-			w.Discard(6, ike(ledgertest.Here, ledgertest.Peer, ledger.Out, "nf_hook_slow", netfilterDrop, "output"))
+			w.Discard(6, droppedIKE(ledgertest.Here, ledgertest.Peer, ledger.Out, "nf_hook_slow", netfilterDrop, "output"))
 		}
 	}, Want: []verdict.ID{verdict.FirewallDrop}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "a firewall keeps a stranger's IKE out", Prepare: func(w *ledgertest.World) func() {
 		sa := w.Inbound(0xc0ffee01, 32, false)
 		return func() {
 			sa.Deliver(10)
-			w.Discard(60, ike(stranger, ledgertest.Here, ledger.In, "nf_hook_slow", netfilterDrop, "input"))
+			w.Discard(60, droppedIKE(stranger, ledgertest.Here, ledger.In, "nf_hook_slow", netfilterDrop, "input"))
 		}
 	}, Want: []verdict.ID{verdict.FirewallDrop}, Says: []string{"may be what the firewall is for"}, Grade: verdict.Info, Sure: 0.95},
 	{Name: "IKE that nobody listens for is answered, not filtered", Prepare: func(w *ledgertest.World) func() {
 		sa := w.Inbound(0xc0ffee01, 32, false)
 		return func() {
 			sa.Deliver(10)
-			w.Discard(6, ike(ledgertest.Peer, ledgertest.Here, ledger.In, "__udp4_lib_rcv", "NO_SOCKET", "input"))
+			w.Discard(6, droppedIKE(ledgertest.Peer, ledgertest.Here, ledger.In, "__udp4_lib_rcv", "NO_SOCKET", "input"))
 		}
 	}},
 	{Name: "reverse path filter", Prepare: inbound(32, false, func(sa *ledgertest.SA) {
