@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"xfrmscope/internal/probe"
+	"xfrmscope/internal/vici"
 )
 
 // liveOptions are the flags that every command that watches a kernel has.
@@ -22,6 +23,8 @@ type liveOptions struct {
 	saTableSize  uint32
 	eventsPerSec uint32
 	readyFile    string
+	vici         string
+	viciAsked    func() bool // the flag was given
 	noInner      bool
 }
 
@@ -34,6 +37,8 @@ func (o *liveOptions) addFlags(f *pflag.FlagSet) {
 	f.UintSliceVar(&o.nattPorts, "natt-port", []uint{4500}, "UDP `port` that carries ESP, repeatable")
 	f.Uint32Var(&o.saTableSize, "sa-table", probe.DefaultSATableSize, "SAs to keep account of at once")
 	f.BoolVar(&o.noInner, "no-inner", false, "do not follow TCP inside the tunnels")
+	f.StringVar(&o.vici, "vici", vici.DefaultSocket, "strongSwan's `socket`, for the names of its SAs; \"\" to leave it alone")
+	o.viciAsked = func() bool { return f.Changed("vici") }
 	f.StringVar(&o.readyFile, "ready-file", "", "create this `file` once everything is attached")
 }
 

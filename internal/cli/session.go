@@ -18,6 +18,7 @@ import (
 	"xfrmscope/internal/netns"
 	"xfrmscope/internal/probe"
 	"xfrmscope/internal/reader"
+	"xfrmscope/internal/vici"
 	"xfrmscope/internal/xfrm"
 )
 
@@ -33,6 +34,8 @@ type session struct {
 	ledger  *ledger.Ledger
 	sad     []ledger.SADEntry // as of the last snapshot
 	ike     *listener         // nil: IKE is not followed
+	names   *vici.Names       // nil: nobody is asked
+	hooks   []ledger.Hook
 	closing []func() error
 }
 
@@ -46,6 +49,7 @@ func openSession(ctx context.Context, o *liveOptions) (*session, error) {
 	if err := s.open(ctx, o.netns, opts); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.askNames(ctx, o)
 	return s, nil
 }
 
@@ -80,8 +84,29 @@ func (s *session) open(ctx context.Context, name string, opts probe.Options) (er
 	s.ledger = ledger.New(ledger.Source{
 		Kind: ledger.KindLive, Name: hostname(), Kernel: kernelRelease(), Netns: name,
 	})
-	s.ledger.SetHooks(append(s.set.Hooks(), s.sadb.hook()))
+	s.hooks = append(s.set.Hooks(), s.sadb.hook())
+	s.ledger.SetHooks(s.hooks)
 	return nil
+}
+
+// askNames begins to ask strongSwan for the names of its SAs. A host without it is no worse observed; only
+// who named a socket is told that it does not answer.
+func (s *session) askNames(ctx context.Context, o *liveOptions) {
+	if o.vici == "" {
+		return
+	}
+	s.names = vici.New(o.vici)
+	s.closing = append(s.closing, s.names.Close)
+	switch _, err := s.names.Read(ctx); {
+	case err == nil:
+		s.hooks = append(s.hooks, ledger.Hook{Name: "names by vici", Attached: true, Why: o.vici})
+	case o.viciAsked != nil && o.viciAsked():
+		s.hooks = append(s.hooks, ledger.Hook{Name: "names by vici", Why: err.Error(),
+			Costs: "SAs go by SPI and reqid; which connection and child they are is not told"})
+	default:
+		return
+	}
+	s.ledger.SetHooks(s.hooks)
 }
 
 // Close detaches and gives everything back, in the opposite order of opening.
@@ -114,6 +139,11 @@ func (s *session) observe(ctx context.Context) error {
 	if s.ike != nil {
 		if err := s.ike.report(ctx, &snap); err != nil {
 			return err
+		}
+	}
+	if s.names != nil {
+		if names, err := s.names.Read(ctx); err == nil {
+			snap.Names = names
 		}
 	}
 	s.sad = snap.SAD
