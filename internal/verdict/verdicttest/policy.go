@@ -120,11 +120,17 @@ var policyScenarios = []Scenario{
 			w.Link(ledgertest.Other).Counters["tx_carrier_errors"] += 8
 		}
 	}, Want: []verdict.ID{verdict.OutboundNoSA}, Says: []string{"8 packets", "thrown away by eth1"}, Grade: verdict.Critical, Sure: 0.99},
+	{Name: "an xfrm interface without a policy, on a kernel that does not count it", Prepare: func(w *ledgertest.World) func() {
+		r := ledgertest.Flow(ledger.OutInterface, ledger.SiteInterface)
+		r.Ifindex = ledgertest.Other
+		return func() { w.Deny(8, nil, r) }
+	}, Want: []verdict.ID{verdict.OutboundNoSA}, Says: []string{"8 packets"}, Grade: verdict.Critical, Sure: 0.95},
 	{Name: "too large for an xfrm interface", Prepare: func(w *ledgertest.World) func() {
 		w.Furnish()
 		w.Link(ledgertest.Other).Kind = "xfrm"
 		r := ledgertest.Flow(ledger.OutInterface, ledger.SiteInterface)
 		r.Ifindex = ledgertest.Other
+		w.Demand("out", w.Outbound(0xc0ffee02)).IfID = 42
 		return func() { w.Deny(8, nil, r) }
 	}},
 	{Name: "an outbound policy that blocks", Prepare: func(w *ledgertest.World) func() {
