@@ -89,6 +89,7 @@ func Catalogue() []Kind {
 		hostKinds(),
 		firewallKinds(),
 		policyKinds(),
+		configKinds(),
 		flowKinds(),
 		ikeKinds(),
 		pmtuKinds(),

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os/exec"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -150,8 +150,12 @@ func TestPolicies(t *testing.T) {
 // TestDefaultPolicy blocks what no policy is for, which moves no counter for packets to be sent.
 func TestDefaultPolicy(t *testing.T) {
 	tunnel.Need(t)
-	if _, err := exec.Command("ip", "xfrm", "policy", "getdefault").Output(); err != nil {
-		t.Skipf("this kernel has no default policy (XFRM_MSG_GETDEFAULT came with 5.15): %v", err)
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.HasPrefix(string(release), "5.10.") {
+		t.Skip("what the default policy of 5.10 blocks is not seen: docs/verdicts/policy.md says so")
 	}
 	b := openPrepared(t, tunnel.Options{}, func(tun *tunnel.Tunnel) error {
 		if err := tun.A.IP("route add 10.8.0.0/16 via " + tun.B.Outer.String()); err != nil {

@@ -42,6 +42,9 @@ var policyScenarios = []Scenario{
 		w.Demand("in", sa).Priority = 5
 		w.Policies[1].Templates[0].ReqID = 5
 		w.Demand("in", sa).Priority = 5
+		for i := range w.Policies {
+			w.Policies[i].Used = ledgertest.Start // each was once alone
+		}
 		w.Deny(4, sa, ledgertest.Flow(ledger.TmplMismatch, ledger.SiteDeliver))
 	}), Want: []verdict.ID{verdict.PolicyTemplateMismatch}, Says: []string{"policy index 16", "priority 5"}, Grade: verdict.Warning, Sure: 0.99},
 	{Name: "plaintext to a protected network", Prepare: refusing("in", func(w *ledgertest.World, sa *ledgertest.SA) {

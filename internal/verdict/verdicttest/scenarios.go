@@ -32,6 +32,7 @@ func Scenarios() []Scenario {
 		hostScenarios,
 		firewallScenarios,
 		policyScenarios,
+		configScenarios,
 		flowScenarios,
 		ikeScenarios,
 		pmtuScenarios,
