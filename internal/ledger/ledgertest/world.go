@@ -42,8 +42,6 @@ type World struct {
 	Policies      []ledger.Policy
 	PolicyDefault *ledger.PolicyDefault
 
-	PMTU *ledger.PMTUInput // nil: not observed
-
 	now      time.Time
 	sas      []*SA
 	ended    []ledger.EndedSA
@@ -363,7 +361,6 @@ func (w *World) Snapshot() ledger.Snapshot {
 	s.Host = cloneHost(w.Host)
 	s.PMTU = clonePMTU(w.PMTU)
 	w.policies(&s)
-	s.PMTU = w.PMTU
 	if !w.BlindSAD {
 		s.SAD, s.Ended = []ledger.SADEntry{}, w.ended
 	}

@@ -127,7 +127,7 @@ func behindInterface(mtu int) func(*ledgertest.World) func() {
 		w.Furnish()
 		w.Link(ledgertest.Other).Kind, w.Link(ledgertest.Other).MTU = "xfrm", mtu
 		w.Outbound(0xc0ffee02).Entry.IfID = 42
-		w.PMTU = &ledger.PMTUInput{Routes: []ledger.RouteInput{{Src: ledgertest.Here, Dst: ledgertest.Peer, Ifindex: ledgertest.WAN, LinkMTU: 1500}}}
+		w.WatchPMTU()
 		return func() {}
 	}
 }
