@@ -25,6 +25,7 @@ type liveOptions struct {
 	readyFile    string
 	vici         string
 	viciAsked    func() bool // the flag was given
+	latency      bool
 	noInner      bool
 }
 
@@ -36,6 +37,7 @@ func (o *liveOptions) addFlags(f *pflag.FlagSet) {
 	f.Var(&o.mode, "mode", "where to observe arriving packets: auto, xdp, xdp-generic or tc")
 	f.UintSliceVar(&o.nattPorts, "natt-port", []uint{4500}, "UDP `port` that carries ESP, repeatable")
 	f.Uint32Var(&o.saTableSize, "sa-table", probe.DefaultSATableSize, "SAs to keep account of at once")
+	f.BoolVar(&o.latency, "latency", false, "measure how long packets spend in xfrm: two more hooks run for each packet")
 	f.BoolVar(&o.noInner, "no-inner", false, "do not follow TCP inside the tunnels")
 	f.StringVar(&o.vici, "vici", vici.DefaultSocket, "strongSwan's `socket`, for the names of its SAs; \"\" to leave it alone")
 	o.viciAsked = func() bool { return f.Changed("vici") }
@@ -50,6 +52,7 @@ func (o *liveOptions) probeOptions() (probe.Options, error) {
 		Netns:        o.netns,
 		SATableSize:  o.saTableSize,
 		EventsPerSec: o.eventsPerSec,
+		Latency:      o.latency,
 		NoInner:      o.noInner,
 	}
 	for _, p := range o.nattPorts {

@@ -158,6 +158,7 @@ func (l *Ledger) build(r row) SA {
 			ReplayWindow: t[sadReplayLate], Replay: t[sadReplayDuplicate], IntegrityFailed: t[sadIntegrityFailed],
 		}
 	}
+	sa.Latency = l.latency[r.key].report()
 	l.causes(&sa, r)
 	if sa.Direction == Out {
 		sa.Ledger.Out = l.outbound(&sa, r)

@@ -22,6 +22,7 @@ type Snapshot struct {
 	Ended     []EndedSA         // SAs that ended since the last snapshot, with their last counters
 	XfrmStat  map[string]uint64 // /proc/net/xfrm_stat by kernel counter name; nil: not readable
 	Residue   map[string]uint64 // xfrm counters that moved without a packet, by kernel counter name
+	Latency   *LatencyTable     // time spent in xfrm; nil: not measured
 	Host      *Host             // settings and counters of the namespace and the machine; nil: not looked at
 	Flows     *FlowTable        // TCP connections inside the tunnels; nil: not observed
 	Self      Self

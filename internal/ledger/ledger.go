@@ -45,6 +45,9 @@ type Ledger struct {
 	selfNow Self
 	host    hostTrack
 
+	latency        map[SAKey]*latencySA // nil: not measured
+	latencyUnknown tally[string]
+
 	pmtu pmtuState
 
 	ike      *IKE
@@ -114,6 +117,7 @@ func (l *Ledger) Observe(s Snapshot) {
 	l.observeFlows(s, baseline)
 	l.observeSelf(s.Self, baseline)
 	l.observeHost(s, baseline)
+	l.observeLatency(s, baseline)
 }
 
 func (l *Ledger) observeWire(s Snapshot, baseline bool) {

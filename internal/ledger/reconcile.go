@@ -172,6 +172,9 @@ func (l *Ledger) notes(r Report) []string {
 	if l.snapshots < 2 {
 		out = append(out, "one snapshot only: nothing can have changed yet")
 	}
+	if unknown := l.latencyUnknown.total(); len(unknown) > 0 {
+		out = append(out, "time in xfrm not known of some packets: "+listOf(unknown))
+	}
 	if !l.wireSeen {
 		out = append(out, "wire programs: not attached")
 	}

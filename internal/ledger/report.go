@@ -96,7 +96,8 @@ type SA struct {
 	XfrmFrom    string          `json:"xfrm_from"`      // FromStack, FromSAD or ""
 	XfrmLateMax int64           `json:"xfrm_late_max,omitempty"`
 	XfrmLate    []int64         `json:"xfrm_late_histogram,omitempty"`
-	Own         *Own            `json:"own"` // null: not in the SAD, or not from the start
+	Own         *Own            `json:"own"`               // null: not in the SAD, or not from the start
+	Latency     *Latency        `json:"latency,omitempty"` // absent: not measured, or no packets
 	Ledger      Bins            `json:"ledger"`
 	Connection  string          `json:"connection,omitempty"` // the IKE daemon's names
 	Child       string          `json:"child,omitempty"`

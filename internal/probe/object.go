@@ -30,7 +30,7 @@ type object struct {
 }
 
 // objects lists them all, in the order in which they are attached.
-var objects = []object{inner, pmtuObject, dropObject}
+var objects = []object{inner, pmtuObject, dropObject, latency}
 
 // wanted lists the objects that the options ask for.
 func wanted(opts Options) []object {

@@ -52,6 +52,7 @@ type Options struct {
 	EventsPerSec uint32            // per event kind and CPU; 0: DefaultEventsPerSec
 	WireOnly     bool              // leave out the programs in the stack
 	StackOnly    bool              // leave out the programs on the wire
+	Latency      bool              // measure how long packets spend in xfrm
 	NoInner      bool              // leave out the programs that follow TCP inside the tunnels
 	RunTimeStats bool              // have the kernel measure the programs' run time, which slows all of this machine's a little
 }

@@ -45,6 +45,34 @@ func (p *printer) host(h *ledger.HostReport) {
 	p.line("")
 }
 
+// latency writes how long packets spent in xfrm, where that was measured.
+func (p *printer) latency(sas []ledger.SA) {
+	said := false
+	for i := range sas {
+		sa := &sas[i]
+		l := sa.Latency
+		if l == nil {
+			continue
+		}
+		if !said {
+			p.line("Time in xfrm (bounds: the histogram's buckets double)")
+			said = true
+		}
+		text := fmt.Sprintf("%s: %s packets, mean %s, half within %s, 99 %% within %s, longest %s", saName(sa), group(l.Packets),
+			nsAsMicros(l.MeanNs), nsAsMicros(l.MedianNs), nsAsMicros(l.P99Ns), nsAsMicros(l.MaxNs))
+		if l.Async > 0 {
+			text += fmt.Sprintf("; %s of them finished later by an asynchronous cipher", group(l.Async))
+		}
+		p.wrap("  - ", "    ", text)
+	}
+	if said {
+		p.line("")
+	}
+}
+
+// nsAsMicros writes nanoseconds as microseconds.
+func nsAsMicros(ns int64) string { return fmt.Sprintf("%.1f us", float64(ns)/1000) }
+
 // losses are the counters of a device that do not move when all is well.
 func losses(m map[string]int64) map[string]int64 {
 	out := map[string]int64{}

@@ -81,7 +81,13 @@ var goldens = map[string]func() ledger.Report{
 		h := w.Furnish()
 		h.Notes = []string{"queues of devices (sysfs): not readable: operation not permitted"}
 		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)
+		w.Latency = &ledger.LatencyTable{}
 		return w.Run(func() {
+			hist := make([]uint64, 32)
+			hist[11], hist[15] = 9900, 40
+			w.Latency = &ledger.LatencyTable{SAs: []ledger.SALatency{
+				{Key: in.Key, Packets: 9940, SumNs: 9940 * 3300, MaxNs: 61234, Async: 12, Hist: hist}},
+				Unknown: map[string]uint64{"segmented": 30}}
 			in.Deliver(5000)
 			in.Lose(60)
 			in.Deliver(4940)

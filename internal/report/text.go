@@ -39,6 +39,7 @@ func (d Document) WriteText(w io.Writer, o Options) error {
 	p.pmtu(d.PMTU)
 	p.ike(&d)
 	p.host(d.Host)
+	p.latency(d.SAs)
 	if d.Source.Kind != ledger.KindCapture {
 		p.kernel(&d.Kernel)
 	}

@@ -35,6 +35,16 @@ type document struct {
 	PMTU *pmtuReport `json:"pmtu"`
 }
 
+type latency struct {
+	Packets   int64   `json:"packets"`
+	Async     int64   `json:"async"`
+	MeanNs    int64   `json:"mean_ns"`
+	MedianNs  int64   `json:"median_ns"`
+	P99Ns     int64   `json:"p99_ns"`
+	MaxNs     int64   `json:"max_ns"`
+	Histogram []int64 `json:"histogram_ns"`
+}
+
 type link struct {
 	Name       string           `json:"name"`
 	CarriesSAs bool             `json:"carries_sas"`
@@ -58,6 +68,7 @@ type sa struct {
 	ESN          *bool            `json:"esn"`
 	Wire         *wire            `json:"wire"`
 	Xfrm         map[string]int64 `json:"xfrm"`
+	Latency      *latency         `json:"latency"`
 	Ledger       bins             `json:"ledger"`
 }
 
@@ -161,4 +172,6 @@ type self struct {
 	TableFull       int64 `json:"table_full"`
 	RecursionMisses int64 `json:"recursion_misses"`
 	Evicted         int64 `json:"evicted"`
+
+	NsPerRun map[string]float64 `json:"bpf_ns_per_run"` // a cost, not a loss
 }

@@ -36,6 +36,7 @@ type World struct {
 	Stat    map[string]uint64
 	Host    *ledger.Host // nil: not looked at
 	Hooks   []ledger.Hook
+	Latency *ledger.LatencyTable
 
 	PMTU *ledger.PMTUInput // nil: not observed
 
@@ -358,7 +359,7 @@ func (w *World) Snapshot() ledger.Snapshot {
 	if !w.BlindStat {
 		s.XfrmStat = maps.Clone(w.Stat)
 	}
-	s.Host = cloneHost(w.Host)
+	s.Host, s.Latency = cloneHost(w.Host), w.Latency
 	s.PMTU = clonePMTU(w.PMTU)
 	w.policies(&s)
 	if !w.BlindSAD {
