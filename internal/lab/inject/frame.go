@@ -120,6 +120,33 @@ func corrupt(frame []byte, p packet) error {
 	return nil
 }
 
+// errNotInUDP says that a packet has no port that could change.
+var errNotInUDP = errors.New("ESP packet is not in UDP and has no port to move to")
+
+// rewrite changes what routers change: the ECN field of the outer header, or the UDP source port.
+func rewrite(frame []byte, p packet, r Rule) error {
+	if r.Action == Move {
+		if p.udp == 0 {
+			return errNotInUDP
+		}
+		old := binary.BigEndian.Uint16(frame[p.udp:])
+		binary.BigEndian.PutUint16(frame[p.udp:], r.Port)
+		if binary.BigEndian.Uint16(frame[p.udp+6:]) != 0 {
+			mend(frame[p.udp+6:], old, r.Port)
+		}
+		return nil
+	}
+	head := frame[ethLen:]
+	if head[0]>>4 == 6 {
+		head[1] |= 0x30 // the two lowest bits of the traffic class
+		return nil
+	}
+	old := binary.BigEndian.Uint16(head)
+	head[1] |= 0x03
+	mend(head[10:], old, binary.BigEndian.Uint16(head))
+	return nil
+}
+
 // wordAt reads the 16 bits that the Internet checksum sees there: an odd last byte is padded with
 // zero (RFC 1071 section 1).
 func wordAt(b []byte, at int) uint16 {

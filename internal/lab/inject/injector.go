@@ -253,6 +253,15 @@ func (in *Injector) apply(d Direction, f *flow, w *work, frame []byte, p packet,
 		out.Fate = Corrupted
 		in.depart(d, f, frame, out)
 		in.pass(d, f)
+	case Mark, Move:
+		if err := rewrite(frame, p, w.Rule); err != nil && in.err == nil {
+			in.err = err
+		}
+		if w.Action == Mark {
+			f.truth.Marked++
+		}
+		in.depart(d, f, frame, out)
+		in.pass(d, f)
 	case Duplicate:
 		in.depart(d, f, frame, out)
 		in.pass(d, f)

@@ -39,11 +39,13 @@ const (
 	Delay                   // forward it after After later packets of its SA have passed
 	Hold                    // forward it when Release is called
 	Corrupt                 // forward it with one bit of its ciphertext flipped
+	Mark                    // forward it marked "congestion experienced" (RFC 3168)
+	Move                    // forward it from another UDP source port, as a NAT does whose binding changed
 )
 
 // String names the action.
 func (a Action) String() string {
-	names := []string{"drop", "duplicate", "delay", "hold", "corrupt"}
+	names := []string{"drop", "duplicate", "delay", "hold", "corrupt", "mark", "move"}
 	if a < 0 || int(a) >= len(names) {
 		return fmt.Sprintf("action %d", int(a))
 	}
@@ -58,8 +60,9 @@ type Rule struct {
 	SPI       uint32
 	Seqs      []uint32
 	Action    Action
-	Copies    int // Duplicate: how many more; 0 means 1
-	After     int // Delay and Duplicate: how many later packets of the SA pass first
+	Copies    int    // Duplicate: how many more; 0 means 1
+	Port      uint16 // Move: the new source port
+	After     int    // Delay and Duplicate: how many later packets of the SA pass first
 }
 
 // Every lists each step-th number from first up to and including last.
@@ -91,10 +94,12 @@ func prepare(rules []Rule) ([]*work, error) {
 		switch {
 		case r.Direction < 0 || r.Direction >= directions:
 			return nil, fmt.Errorf("rule %d: no such direction: %d", i, r.Direction)
-		case r.Action < Drop || r.Action > Corrupt:
+		case r.Action < Drop || r.Action > Move:
 			return nil, fmt.Errorf("rule %d: no such action: %d", i, r.Action)
 		case len(r.Seqs) == 0:
 			return nil, fmt.Errorf("rule %d: names no packet", i)
+		case r.Action == Move && r.Port == 0:
+			return nil, fmt.Errorf("rule %d: moves to no port", i)
 		case r.After < 0 || r.Copies < 0:
 			return nil, fmt.Errorf("rule %d: negative count", i)
 		case r.Action == Delay && r.After == 0:

@@ -28,6 +28,7 @@ type Truth struct {
 	In      []uint64 // numbers that came from the sender
 	Out     []Departure
 	Dropped int // packets that a rule or a block dropped
+	Marked  int // packets that went on marked
 	Held    int // packets still held back
 }
 

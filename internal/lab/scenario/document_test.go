@@ -87,6 +87,7 @@ type wire struct {
 	DisplacementMax int64  `json:"displacement_max"`
 	Restarts        int64  `json:"restarts"`
 	Jumps           int64  `json:"jumps"`
+	CE              int64  `json:"ecn_ce"`
 }
 
 // bins are those of both directions; which of them a report has depends on the SA's.

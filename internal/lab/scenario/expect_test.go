@@ -82,7 +82,7 @@ func (b *bench) checkIn(o observation, s tunnel.SA, causes map[string]int64) {
 	diff(b.t, "wire of "+name(spi), &wire{
 		Packets: int64(want.Packets), Bytes: int64(want.Bytes), FirstSeq: want.First, HighestSeq: want.Highest,
 		Unique: int64(want.Unique), Duplicates: int64(want.Duplicates), Late: int64(want.Late), Missing: int64(want.Missing),
-		ReorderExtent: int64(want.Extent), DisplacementMax: int64(want.Displacement),
+		ReorderExtent: int64(want.Extent), DisplacementMax: int64(want.Displacement), CE: int64(truth.Marked),
 	}, got.Wire)
 	diff(b.t, "causes of "+name(spi), causes, nonzero(got.Xfrm))
 	accepted := int64(want.Packets) - dropped
@@ -110,7 +110,7 @@ func (b *bench) checkCarried(s sa, truth inject.Truth) {
 	diff(b.t, "wire of "+s.SPI, &wire{
 		Packets: int64(want.Packets), Bytes: int64(want.Bytes), FirstSeq: want.First, HighestSeq: want.Highest,
 		Unique: int64(want.Unique), Duplicates: int64(want.Duplicates), Late: int64(want.Late), Missing: int64(want.Missing),
-		ReorderExtent: int64(want.Extent), DisplacementMax: int64(want.Displacement),
+		ReorderExtent: int64(want.Extent), DisplacementMax: int64(want.Displacement), CE: int64(truth.Marked),
 	}, s.Wire)
 	diff(b.t, "ledger of "+s.SPI, bins{
 		Sent: new(int64(want.Unique + want.Missing)), LostOnPath: new(int64(want.Missing)), Pending: new(int64(0)),
