@@ -10,16 +10,18 @@ import (
 
 // The kernel's types of bpf/lib/abi.h. Both builds of the wire program share them.
 type (
-	SAKey       = LockfreeSaKey
-	SAState     = LockfreeSaState
-	SACount     = LockfreeSaCount
-	ByDirection = LockfreeByDirection
-	Event       = LockfreeEvent
-	OfflineMeta = LockfreeOfflineMeta
-	Why         = LockfreeWhy
-	Aside       = LockfreeAside
-	Lost        = LockfreeLost
-	EventKind   = LockfreeEventKind
+	SAKey        = LockfreeSaKey
+	SAState      = LockfreeSaState
+	SACount      = LockfreeSaCount
+	ByDirection  = LockfreeByDirection
+	Event        = LockfreeEvent
+	OfflineMeta  = LockfreeOfflineMeta
+	KeepaliveKey = LockfreeKeepaliveKey
+	Keepalive    = LockfreeKeepalive
+	Why          = LockfreeWhy
+	Aside        = LockfreeAside
+	Lost         = LockfreeLost
+	EventKind    = LockfreeEventKind
 )
 
 // SeqBias is SEQ_BIAS: what the kernel adds to sequence numbers, so that those before the first one

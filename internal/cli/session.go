@@ -75,7 +75,7 @@ func (s *session) open(ctx context.Context, name string, opts probe.Options) (er
 	if err != nil {
 		return err
 	}
-	source.Parts = append(source.Parts, s.sadb.policies)
+	source.Parts = append(source.Parts, s.sadb.policies, s.sadb.mappings)
 	s.host = host.Open(s.ns)
 	s.closing = append(s.closing, s.host.Close)
 	if s.reader, err = reader.New(source, reader.Options{}); err != nil {
@@ -314,6 +314,18 @@ func (d *saDatabase) policies(ctx context.Context, snap *ledger.Snapshot) (err e
 	}
 	snap.PolicyDefault, err = d.client.DefaultPolicy(ctx)
 	return err
+}
+
+// mappings fills in which peers behind NAT the kernel said to have moved.
+func (d *saDatabase) mappings(_ context.Context, snap *ledger.Snapshot) error {
+	if d.missing != nil {
+		return nil
+	}
+	if snap.NAT == nil {
+		snap.NAT = &ledger.NATReading{}
+	}
+	snap.NAT.Mappings = d.tracker.Mappings()
+	return nil
 }
 
 func (d *saDatabase) hook() ledger.Hook {

@@ -50,6 +50,7 @@ func (l *Ledger) Report() Report {
 	}
 	r.Host = l.hostReport(r.SAs)
 	r.Flows = l.flowReport()
+	r.NAT = l.natReport(r.SAs)
 	r.Notes = l.notes(r)
 	return r
 }
@@ -249,6 +250,10 @@ func (l *Ledger) wireReport(t *wireSA) *Wire {
 		OfferedRate:           spread(c[wireLossyIntervals], c[wireOfferedRate], c[wireOfferedRateSquares]),
 		CleanRateMax:          int64(t.now.CleanRateMax),
 		Rebinds:               c[wireRebinds],
+		Src:                   t.now.Src,
+		Encap:                 t.now.Encap,
+		SrcPort:               t.now.SrcPort,
+		DstPort:               t.now.DstPort,
 		LastSeen:              l.when(t.now.LastSeen),
 	}
 	for d := range 64 {

@@ -154,6 +154,7 @@ func (l *Ledger) flowReport() *Flows {
 		func(f *Flow) int64 { return f.Ends[0].Limited + f.Ends[1].Limited },
 		func(f *Flow) int64 { return f.Ends[0].smoothedMax() + f.Ends[1].smoothedMax() },
 		func(f *Flow) int64 { return f.Ends[0].PayloadBytes + f.Ends[1].PayloadBytes },
+		(*Flow).unanswered,
 	} {
 		slices.SortFunc(all, func(a, b Flow) int {
 			return cmp.Or(cmp.Compare(measure(&b), measure(&a)), compareFlows(&a, &b))
@@ -176,6 +177,14 @@ func (f *Flow) key() flowKey {
 		netip.AddrPortFrom(f.Ends[0].Addr, f.Ends[0].Port),
 		netip.AddrPortFrom(f.Ends[1].Addr, f.Ends[1].Port),
 	}
+}
+
+// unanswered is what one end sent where the other sent nothing.
+func (f *Flow) unanswered() int64 {
+	if min(f.Ends[0].Packets, f.Ends[1].Packets) > 0 {
+		return 0
+	}
+	return max(f.Ends[0].Packets, f.Ends[1].Packets)
 }
 
 func compareFlows(a, b *Flow) int {

@@ -25,6 +25,7 @@ type Snapshot struct {
 	Latency   *LatencyTable     // time spent in xfrm; nil: not measured
 	Host      *Host             // settings and counters of the namespace and the machine; nil: not looked at
 	Flows     *FlowTable        // TCP connections inside the tunnels; nil: not observed
+	NAT       *NATReading       // bindings, keepalives and mappings; nil: not observed
 	Self      Self
 
 	Policies      []Policy       // the SPD in the kernel's order; nil: not readable

@@ -14,6 +14,7 @@ type Ledger struct {
 	snapshots int
 	first     time.Time
 	last      time.Time
+	nat       natState
 	mono      time.Duration // the last snapshot's by the sources' own clock
 
 	wireSeen, stackSeen, unknownSeen, sadSeen, statSeen, packetsSeen, dropsSeen bool
@@ -103,6 +104,7 @@ func (l *Ledger) Observe(s Snapshot) {
 	l.last, l.mono = s.At, s.Mono
 
 	l.observeWire(s, baseline)
+	l.observeNAT(s, baseline)
 	l.observeStack(s, baseline)
 	l.observeDrops(s, baseline)
 	l.observeSAD(s, baseline)

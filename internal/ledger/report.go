@@ -27,6 +27,7 @@ type Report struct {
 	Refusals      []RefusedFlow  `json:"refusals"`                 // null: not observed
 
 	Flows  *Flows     `json:"flows"` // null: the inner hooks are not attached
+	NAT    *NAT       `json:"nat"`   // null: not observed
 	Hooks  []Hook     `json:"hooks"`
 	Self   SelfReport `json:"self"`
 	Notes  []string   `json:"notes,omitempty"`
@@ -162,6 +163,10 @@ type Wire struct {
 	CleanRateMax   int64      `json:"clean_rate_max,omitempty"` // most packets a second that arrived without a loss
 	RestartedAt    *time.Time `json:"restarted_at,omitempty"`
 	LastSeen       *time.Time `json:"last_seen,omitempty"`
+	Src            netip.Addr `json:"src,omitzero"`
+	Encap          Encap      `json:"encap,omitempty"` // of the newest packet, with its ports
+	SrcPort        uint16     `json:"src_port,omitempty"`
+	DstPort        uint16     `json:"dst_port,omitempty"`
 	Rebinds        int64      `json:"rebinds"` // changes of where the packets come from
 	ReboundAt      *time.Time `json:"rebound_at,omitempty"`
 	ReboundFrom    *Endpoint  `json:"rebound_from,omitempty"`

@@ -14,10 +14,15 @@ import (
 type pace struct {
 	at              time.Time
 	packets, holes  uint64
-	lossy           uint64 // intervals
-	passed, sent    sums
-	cleanMax        uint64
 	restarts, jumps uint64
+
+	last     [2]uint64 // passed and sent a second, of the newest interval with a loss
+	held     bool      // there is one, not counted yet
+	within   bool      // the interval before it had a loss as well
+	lossy    uint64    // intervals counted
+	passed   sums
+	sent     sums
+	cleanMax uint64
 }
 
 type sums struct{ sum, squares uint64 }
@@ -38,17 +43,31 @@ func (p *pace) sample(now time.Time, s *State) {
 		return
 	}
 	if !fresh && packets > p.packets {
-		rate := func(n uint64) uint64 { return uint64(float64(n) / d.Seconds()) }
-		arrived := packets - p.packets
-		if holes > p.holes {
-			p.lossy++
-			p.passed.add(rate(arrived))
-			p.sent.add(rate(arrived + holes - p.holes))
-		} else if holes == p.holes {
-			p.cleanMax = max(p.cleanMax, rate(arrived))
-		}
+		p.interval(d.Seconds(), packets-p.packets, holes, p.holes)
+	} else {
+		p.held = false
 	}
 	p.at, p.packets, p.holes, p.restarts, p.jumps = now, packets, holes, s.Restarts, s.Jumps
+}
+
+// interval counts those with a loss that stand between two others: in the first and the last of a row the
+// loss covers a part only, and their rate is a mixture.
+func (p *pace) interval(seconds float64, arrived, holes, before uint64) {
+	rate := func(n uint64) uint64 { return uint64(float64(n) / seconds) }
+	if holes <= before {
+		if holes == before {
+			p.cleanMax = max(p.cleanMax, rate(arrived))
+		}
+		p.held = false
+		return
+	}
+	if p.held && p.within {
+		p.lossy++
+		p.passed.add(p.last[0])
+		p.sent.add(p.last[1])
+	}
+	p.within = p.held
+	p.held, p.last = true, [2]uint64{rate(arrived), rate(arrived + holes - before)}
 }
 
 func (p *pace) fill(w *ledger.WireSA) {

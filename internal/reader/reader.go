@@ -66,11 +66,14 @@ type Reader struct {
 	opts  Options
 	names *Names
 
-	mu    sync.Mutex
-	table *Table // nil: wire not observed
-	slots []Slot // scratch
-	live  map[uint32]*slotRecord
-	reap  reaper
+	mu     sync.Mutex
+	table  *Table // nil: wire not observed
+	slots  []Slot // scratch
+	live   map[uint32]*slotRecord
+	reap   reaper
+	peers  map[peerKey]*peerTrack
+	beats  []ledger.KeepaliveReading          // as of the last sample
+	beaten map[ledger.KeepaliveReading]uint64 // by binding, as of the sample before
 
 	synced     time.Time // when Sync last ran, by the real clock
 	started    time.Time
@@ -111,6 +114,7 @@ func New(src Source, opts Options) (*Reader, error) {
 		opts.Now = time.Now
 	}
 	r := &Reader{src: src, opts: opts, names: names, live: make(map[uint32]*slotRecord)}
+	r.peers, r.beaten = make(map[peerKey]*peerTrack), make(map[ledger.KeepaliveReading]uint64)
 	r.reap.folded = make(map[ledger.SAKey]ledger.WireSA)
 	r.started = opts.Now()
 	mono, err := monoNow()
@@ -158,6 +162,7 @@ func (r *Reader) Sample() error {
 		rec.history.add(now, s.Highest, r.opts.Horizon)
 		rec.pace.sample(now, s)
 	})
+	err = errors.Join(err, r.settlePeers(now))
 	return errors.Join(err, r.reclaim(now, nil, false))
 }
 
@@ -184,6 +189,9 @@ func (r *Reader) eachState(now time.Time, fn func(*slotRecord, *State)) error {
 		}
 		rec.key, rec.valid = s.Key(), true
 		if p := s.packets(); p != rec.packets {
+			if p > rec.packets {
+				r.heard(s, p-rec.packets)
+			}
 			rec.packets, rec.changed = p, now
 		}
 		fn(rec, s)
@@ -275,7 +283,8 @@ func (r *Reader) readWire(snap *ledger.Snapshot) error {
 		}
 		byKey[w.Key] = w
 	})
-	errs = append(errs, err)
+	errs = append(errs, err, r.settlePeers(snap.At))
+	r.readNAT(snap)
 	snap.Wire = sortedWire(byKey)
 	snap.Packets, err = r.totals()
 	return errors.Join(append(errs, err)...)

@@ -22,6 +22,7 @@ type WireMaps struct {
 	WhyCounts   *ebpf.Map // why_counts
 	AsideCounts *ebpf.Map // aside_counts
 	LostCounts  *ebpf.Map // lost_counts, shared with the stack object
+	Keepalives  *ebpf.Map // keepalives
 }
 
 // WireMapsOf picks the wire maps out of a loaded collection's maps.
@@ -31,7 +32,7 @@ func WireMapsOf(maps map[string]*ebpf.Map) (WireMaps, error) {
 	for name, dst := range map[string]**ebpf.Map{
 		"sa_slots": &m.SASlots, "sa_states": &m.SAStates, "sa_counts": &m.SACounts,
 		"free_slots": &m.FreeSlots, "why_counts": &m.WhyCounts, "aside_counts": &m.AsideCounts,
-		"lost_counts": &m.LostCounts,
+		"lost_counts": &m.LostCounts, "keepalives": &m.Keepalives,
 	} {
 		if *dst = maps[name]; *dst == nil {
 			missing = append(missing, fmt.Errorf("the wire object has no map %s", name))

@@ -37,6 +37,7 @@ func (d Document) WriteText(w io.Writer, o Options) error {
 	p.drops(&d)
 	p.refusals(d.Refusals)
 	p.pmtu(d.PMTU)
+	p.nat(d.NAT)
 	p.ike(&d)
 	p.host(d.Host)
 	p.latency(d.SAs)

@@ -72,7 +72,7 @@ const (
 	policingLost      = 20
 	flatSpread        = 0.15
 	flatterSpread     = 0.05
-	variedSpread      = 0.15
+	variedSpread      = 0.1
 	limitMargin       = 1.15
 )
 

@@ -53,6 +53,9 @@ var foldings = []folding{
 	{RekeyFailed, samePeer, []ID{SAExpired}},
 	{RekeyFailed, sameSA, []ID{SPIUnknown, SAInvalid}},
 	{RekeyGap, sameSA, []ID{SPIUnknown, SAInvalid}},
+	{NATMappingChanged, samePeer, []ID{NATBindingLost, OneWayTraffic}},
+	{NATKeepaliveMissing, samePeer, []ID{NATBindingLost}},
+	{NATBindingLost, samePeer, []ID{OneWayTraffic}},
 }
 
 // minFoldConfidence is how sure a cause must be before it may take others' place.

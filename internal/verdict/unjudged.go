@@ -9,7 +9,7 @@ func covered(c ledger.Cause) bool {
 	switch c {
 	case ledger.ReplayDuplicate, ledger.ReplayLate, ledger.ReplayUnspecified, ledger.ESNMisEpoch, ledger.IntegrityFailed,
 		ledger.NoState, ledger.StateInvalid, ledger.StateExpired, ledger.OutInvalid, ledger.OutExpired,
-		ledger.TmplMismatch, ledger.NoPols, ledger.PolBlock, ledger.PolError, ledger.FwdHdrError, ledger.StateMismatch,
+		ledger.TmplMismatch, ledger.NoPols, ledger.PolBlock, ledger.PolError, ledger.FwdHdrError, ledger.StateMismatch, ledger.EncapMismatch,
 		ledger.AcquireError, ledger.StateDirError, ledger.OutNoStates, ledger.OutPolBlock, ledger.OutBundleGenError,
 		ledger.OutDirError, ledger.OutPolError, ledger.OutPolDead, ledger.OutBundleCheckError,
 		ledger.OutSeqError:

@@ -86,6 +86,7 @@ func Catalogue() []Kind {
 	return slices.Concat(
 		saKinds(),
 		congestionKinds(),
+		natKinds(),
 		hostKinds(),
 		firewallKinds(),
 		policyKinds(),

@@ -49,6 +49,7 @@ type Tracker struct {
 	mu     sync.Mutex
 	queue  []Event
 	lost   uint64
+	mapped mappings
 	passed chan uint32 // sequence numbers of barriers that came back
 	ended  chan struct{}
 	err    error // why receiving ended
@@ -109,6 +110,10 @@ func (t *Tracker) enqueue(ev Event) {
 			}
 			t.passed <- ev.seq
 		}
+	case MappingChanged:
+		t.mu.Lock()
+		t.mapped.add(ev)
+		t.mu.Unlock()
 	case MessagesLost:
 		t.mu.Lock()
 		t.lost++

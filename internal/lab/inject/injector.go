@@ -51,6 +51,7 @@ type flow struct {
 	truth   Truth
 	last    uint64 // newest number, joined
 	waiting []*waiting
+	police  policer
 }
 
 // waiting is a packet or a copy that goes out later.
@@ -210,6 +211,10 @@ func (in *Injector) forward(d Direction, frame []byte) {
 		return
 	}
 	out := Departure{Seq: f.last, IP: p.ip}
+	if f.police.drops(in.last) {
+		f.truth.Dropped++
+		return
+	}
 	if w := in.rule(d, p); w != nil {
 		in.apply(d, f, w, frame, p, out)
 		return

@@ -37,6 +37,7 @@ type World struct {
 	Host    *ledger.Host // nil: not looked at
 	Hooks   []ledger.Hook
 	Latency *ledger.LatencyTable
+	NAT     *ledger.NATReading // nil: not observed
 
 	PMTU *ledger.PMTUInput // nil: not observed
 
@@ -77,6 +78,18 @@ func New() *World {
 
 // Tick lets time pass.
 func (w *World) Tick(d time.Duration) { w.now = w.now.Add(d) }
+
+// Mono is the world's time by the clock of what the kernel programs write down.
+func (w *World) Mono() time.Duration { return w.mono() }
+
+func (w *World) nat() *ledger.NATReading {
+	if w.NAT == nil {
+		return nil
+	}
+	n := *w.NAT
+	n.Keepalives, n.Peers, n.Mappings = slices.Clone(n.Keepalives), slices.Clone(n.Peers), slices.Clone(n.Mappings)
+	return &n
+}
 
 // Now is the world's time.
 func (w *World) Now() time.Time { return w.now }
@@ -355,7 +368,7 @@ func (s *SA) Renew() {
 
 // Snapshot is what the sources say now.
 func (w *World) Snapshot() ledger.Snapshot {
-	s := ledger.Snapshot{At: w.now, Mono: w.mono(), IKE: w.account(), Names: w.Names, Self: w.Self, Residue: maps.Clone(w.Residue)}
+	s := ledger.Snapshot{At: w.now, Mono: w.mono(), NAT: w.nat(), IKE: w.account(), Names: w.Names, Self: w.Self, Residue: maps.Clone(w.Residue)}
 	if !w.BlindStat {
 		s.XfrmStat = maps.Clone(w.Stat)
 	}

@@ -29,6 +29,7 @@ func Scenarios() []Scenario {
 	return slices.Concat(
 		scenarios,
 		wireScenarios,
+		natScenarios,
 		hostScenarios,
 		firewallScenarios,
 		policyScenarios,
