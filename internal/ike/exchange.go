@@ -15,8 +15,11 @@ const (
 	copyWithin = 20 * time.Millisecond
 	// burstWithin is the same for fragments of one message, which share its header.
 	burstWithin = 250 * time.Millisecond
-	// quietAfter is how long after a repeated request a response may still be on its way.
-	quietAfter = 2 * time.Second
+	// quietAfter is how long after a repeated request a response may still be on its way, and after
+	// one that was repeated twice. With more repeats it is no longer waited for.
+	quietAfter  = 2 * time.Second
+	quietAgain  = 500 * time.Millisecond
+	repeatsMany = 3
 	// patience is how long after a request that was not repeated.
 	patience = 10 * time.Second
 )
@@ -97,7 +100,8 @@ func (x *exchange) outcome(now time.Time) (ledger.IKEOutcome, ledger.End) {
 	switch {
 	case x.passed:
 		return ledger.IKEAnsweredUnseen, ""
-	case repeats > 0 && now.Sub(x.newest()) >= quietAfter, now.Sub(since) >= patience:
+	case now.Sub(since) >= patience, repeats >= repeatsMany,
+		repeats > 1 && now.Sub(x.newest()) >= quietAgain, repeats > 0 && now.Sub(x.newest()) >= quietAfter:
 		return ledger.IKEUnanswered, waiting
 	}
 	return ledger.IKEOpen, waiting

@@ -105,6 +105,18 @@ func TestTracker(t *testing.T) {
 		{"asked a moment ago", func(w *wire) {
 			w.say("out", ike.Informational, 3, "I>", 80).wait(4*time.Second).say("out", ike.Informational, 3, "I>", 80).wait(time.Second)
 		}, []string{"INFORMATIONAL v2 by local: 1 = 0 answered 0 unseen 0 unanswered 1 open; 1 repeats 0 reanswers; rtt 0/0"}, 0},
+		{"asked five times, a second apart", func(w *wire) {
+			for range 5 {
+				w.say("out", ike.CreateChild, 3, "I>", 200).wait(time.Second)
+			}
+			w.wait(-990 * ms)
+		}, []string{"CREATE_CHILD_SA v2 by local: 1 = 0 answered 0 unseen 1 unanswered 0 open; 4 repeats 0 reanswers; rtt 0/0"}, 0},
+		{"asked for the third time a moment ago", func(w *wire) {
+			for range 3 {
+				w.say("out", ike.CreateChild, 3, "I>", 200).wait(time.Second)
+			}
+			w.wait(-990 * ms)
+		}, []string{"CREATE_CHILD_SA v2 by local: 1 = 0 answered 0 unseen 0 unanswered 1 open; 2 repeats 0 reanswers; rtt 0/0"}, 0},
 		{"asked once and left", func(w *wire) {
 			w.say("in", ike.Informational, 3, "R>", 80).wait(11 * time.Second)
 		}, []string{"INFORMATIONAL v2 by remote: 1 = 0 answered 0 unseen 1 unanswered 0 open; 0 repeats 0 reanswers; rtt 0/0"}, 0},

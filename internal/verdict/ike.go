@@ -119,14 +119,24 @@ func egressSeen(r *ledger.Report) bool {
 	return false
 }
 
-// espFrom counts the packets of SAs that came from an address.
-func espFrom(r *ledger.Report, a netip.Addr) (n int64) {
+// espAfter counts the packets of SAs from an address of which some came well after a moment; when the
+// last one came is known to a quarter of a second.
+func espAfter(r *ledger.Report, a netip.Addr, t time.Time) (n int64) {
+	const sampled = 500 * time.Millisecond
 	for i := range r.SAs {
-		if sa := &r.SAs[i]; sa.Direction == ledger.In && sa.Src == a && sa.Wire != nil {
+		sa := &r.SAs[i]
+		if sa.Direction == ledger.In && sa.Src == a && sa.Wire != nil && sa.Wire.LastSeen != nil && sa.Wire.LastSeen.Sub(t) > sampled {
 			n += sa.Wire.Packets
 		}
 	}
 	return n
+}
+
+// tunnelled says whether this host has an SA with a peer.
+func tunnelled(r *ledger.Report, a netip.Addr) bool {
+	return slices.ContainsFunc(r.SAs, func(sa ledger.SA) bool {
+		return sa.State != ledger.Absent && (sa.Src == a || sa.Dst == a)
+	})
 }
 
 // retryRemedies sets how long requests are repeated before a peer is given up.

@@ -49,7 +49,8 @@ func unanswered(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, open []
 	if r.Source.Kind == ledger.KindCapture {
 		who = "the other end"
 	}
-	what, cause := silenceCause(r, p, waiting, back)
+	living := espAfter(r, p.Remote.Addr(), open[0].At)
+	what, cause := silenceCause(r, p, waiting, back, living)
 	f := Finding{
 		ID: IKEUnanswered, Severity: unansweredSeverity(r, p, waiting, open),
 		// With nothing at all in the other direction it may take a way that is not watched.
@@ -64,8 +65,8 @@ func unanswered(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, open []
 		},
 		Remedy: append(cause, retryRemedies()...),
 	}
-	if n := espFrom(r, p.Remote.Addr()); n > 0 && waiting == ledger.Local {
-		f.Evidence = append(f.Evidence, Evidence{"esp_from_peer", n, "packets", "wire", "the peer's ESP arrived meanwhile"})
+	if living > 0 && waiting == ledger.Local {
+		f.Evidence = append(f.Evidence, Evidence{"esp_from_peer", living, "packets", "wire", "of the peer's SAs that were heard after the first of these requests"})
 	}
 	if r.IKE.Lost > 0 {
 		f.Evidence = append(f.Evidence, Evidence{"ike.lost", r.IKE.Lost, "messages", "wire", "IKE messages that xfrmscope itself lost: an answer may be among them"})
@@ -74,7 +75,7 @@ func unanswered(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, open []
 }
 
 // silenceCause says what the silence looks like and what to try first.
-func silenceCause(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, back int64) (string, []Remedy) {
+func silenceCause(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, back, living int64) (string, []Remedy) {
 	if waiting == ledger.Remote && r.Source.Kind != ledger.KindCapture {
 		text := "It answered other requests: the IKE daemon was busy, or its answer was dropped on the way out."
 		if back == 0 {
@@ -93,7 +94,7 @@ func silenceCause(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, back 
 			fmt.Sprintf("ping -c 3 %s", p.Remote.Addr()),
 		}}
 	switch {
-	case espFrom(r, p.Remote.Addr()) > 0:
+	case living > 0:
 		return "Its ESP arrives, so it lives and the path works: its IKE daemon hangs, or UDP is filtered where ESP is not.", []Remedy{remedy}
 	case back > 0:
 		return "Other messages of it came: it went away in the meantime, or single messages are lost, large ones first (fragments).", []Remedy{remedy}
@@ -105,7 +106,7 @@ func silenceCause(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, back 
 // well. All else keeps a tunnel from being set up, renewed or watched.
 func unansweredSeverity(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, open []*ledger.IKEExchange) Severity {
 	if waiting == ledger.Remote && p.Sent == 0 && onlyTypes(open, "IKE_SA_INIT", "Main Mode", "Aggressive Mode") &&
-		espFrom(r, p.Remote.Addr()) == 0 {
+		!tunnelled(r, p.Remote.Addr()) {
 		return Info
 	}
 	return Critical

@@ -51,6 +51,12 @@ func afterwards(r *ledger.Report, sa *ledger.SA) (string, Severity) {
 	if s := successor(r, sa); s != nil {
 		return fmt.Sprintf("SA %s has taken over.", s.SPI), Warning
 	}
+	for i := range r.Rekeys {
+		// One that came and went in its turn.
+		if k := &r.Rekeys[i]; k.Old == sa.SPI && k.Dst == sa.Dst && k.Direction == sa.Direction {
+			return fmt.Sprintf("SA %s took over.", k.New), Warning
+		}
+	}
 	if sa.State == ledger.Alive {
 		return "", Warning
 	}

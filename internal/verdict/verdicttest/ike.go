@@ -72,10 +72,15 @@ var ikeScenarios = []Scenario{
 	}), Want: []verdict.ID{verdict.IKEUnanswered}, Grade: verdict.Critical, Sure: 0.95,
 		Says: []string{"192.0.2.2:500 -> 192.0.2.1:500: INFORMATIONAL got no answer from the peer (3 messages sent", "Nothing came from it at all"}},
 	{Name: "IKE peer silent, its ESP not", Prepare: tunnelWorld(func(w *ledgertest.World, in, out *ledgertest.SA, t *ledgertest.Talk) {
-		in.Deliver(50)
 		out.Send(10)
 		ask(w, t, ledger.Local, ike.Informational, 7)
+		in.Deliver(50)
 	}), Want: []verdict.ID{verdict.IKEUnanswered}, Grade: verdict.Critical, Sure: 0.95, Says: []string{"Its ESP arrives"}},
+	{Name: "IKE peer died, with its ESP", Prepare: tunnelWorld(func(w *ledgertest.World, in, out *ledgertest.SA, t *ledgertest.Talk) {
+		in.Deliver(50)
+		t.Exchange(ike.Informational, 6)
+		ask(w, t, ledger.Local, ike.Informational, 7)
+	}), Want: []verdict.ID{verdict.IKEUnanswered}, Grade: verdict.Critical, Sure: 0.95, Says: []string{"it went away in the meantime"}},
 	{Name: "this host does not answer IKE", Prepare: tunnelWorld(func(w *ledgertest.World, in, out *ledgertest.SA, t *ledgertest.Talk) {
 		in.Deliver(50)
 		ask(w, t, ledger.Remote, ike.Informational, 7)
