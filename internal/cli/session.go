@@ -15,6 +15,7 @@ import (
 	"xfrmscope/internal/host"
 	"xfrmscope/internal/ike"
 	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/netfilter"
 	"xfrmscope/internal/netns"
 	"xfrmscope/internal/probe"
 	"xfrmscope/internal/reader"
@@ -75,7 +76,7 @@ func (s *session) open(ctx context.Context, name string, opts probe.Options) (er
 	if err != nil {
 		return err
 	}
-	source.Parts = append(source.Parts, s.sadb.policies, s.sadb.mappings)
+	source.Parts = append(source.Parts, s.sadb.policies, s.sadb.mappings, s.firewall)
 	s.host = host.Open(s.ns)
 	s.closing = append(s.closing, s.host.Close)
 	if s.reader, err = reader.New(source, reader.Options{}); err != nil {
@@ -107,6 +108,14 @@ func (s *session) askNames(ctx context.Context, o *liveOptions) {
 		return
 	}
 	s.ledger.SetHooks(s.hooks)
+
+// firewall reads what drops in nftables. It only helps to name a rule, so a ruleset that cannot be
+// read fails nothing: the report then says that it is not known.
+func (s *session) firewall(_ context.Context, snap *ledger.Snapshot) error {
+	if rules, err := netfilter.Read(s.ns.FD()); err == nil {
+		snap.Firewall = rules
+	}
+	return nil
 }
 
 // Close detaches and gives everything back, in the opposite order of opening.

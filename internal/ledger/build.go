@@ -31,7 +31,7 @@ func (l *Ledger) Report() Report {
 	}
 	r.Hooks = append(r.Hooks, l.hooks...)
 
-	r.Drops = l.dropList()
+	r.Drops, r.Firewall = l.dropList(), l.firewallEntries()
 	sums := sumDrops(r.Drops)
 	rows := l.rows()
 	for _, row := range rows {

@@ -19,12 +19,14 @@ type Ledger struct {
 
 	wireSeen, stackSeen, unknownSeen, sadSeen, statSeen, packetsSeen, dropsSeen bool
 
-	wire    map[SAKey]*wireSA
-	sad     map[sadKey]*sadSA
-	sharing map[SAKey]int // the most SAs that had one key at one time
-	stack   map[SAKey]*stackSA
-	unknown map[SAKey]*tally[Cause]
-	drops   tally[DropID]
+	wire          map[SAKey]*wireSA
+	sad           map[sadKey]*sadSA
+	sharing       map[SAKey]int // the most SAs that had one key at one time
+	stack         map[SAKey]*stackSA
+	unknown       map[SAKey]*tally[Cause]
+	drops         tally[DropID]
+	firewall      []FirewallRule
+	firewallCount tally[FirewallID]
 
 	policies      []Policy
 	policyDefault *PolicyDefault
@@ -107,6 +109,7 @@ func (l *Ledger) Observe(s Snapshot) {
 	l.observeNAT(s, baseline)
 	l.observeStack(s, baseline)
 	l.observeDrops(s, baseline)
+	l.observeFirewall(s, baseline)
 	l.observeSAD(s, baseline)
 	l.observePolicies(s, baseline)
 	if s.XfrmStat != nil {

@@ -13,14 +13,15 @@ const Schema = "xfrmscope/1"
 // Report is the ledger at one moment: what happened to each SA's packets since the first snapshot.
 // A nil pointer or map means "no vantage point observes this"; zero means "observed, and none".
 type Report struct {
-	Schema      string       `json:"schema"`
-	Source      Source       `json:"source"`
-	SAs         []SA         `json:"sas"`
-	UnknownSPIs []Stranger   `json:"unknown_spis"` // null: not observed
-	Drops       []Drop       `json:"drops"`        // outside xfrm; null: not observed
-	Kernel      Kernel       `json:"kernel"`
-	Packets     *PacketStats `json:"packets"` // null: no wire programs
-	Host        *HostReport  `json:"host"`    // null: not looked at
+	Schema      string          `json:"schema"`
+	Source      Source          `json:"source"`
+	SAs         []SA            `json:"sas"`
+	UnknownSPIs []Stranger      `json:"unknown_spis"` // null: not observed
+	Drops       []Drop          `json:"drops"`        // outside xfrm; null: not observed
+	Firewall    []FirewallEntry `json:"firewall"`     // rules and chains that drop; null: not readable
+	Kernel      Kernel          `json:"kernel"`
+	Packets     *PacketStats    `json:"packets"` // null: no wire programs
+	Host        *HostReport     `json:"host"`    // null: not looked at
 
 	Policies      []PolicyEntry  `json:"policies"`                 // the SPD; null: not readable
 	PolicyDefault *PolicyDefault `json:"policy_default,omitempty"` // absent: the kernel has none and accepts

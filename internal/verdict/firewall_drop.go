@@ -134,5 +134,60 @@ func firewallRemedies(l *losses, peer string) []Remedy {
 	return append(out, Remedy{For: forPeer, Text: "Nothing to change there: the packets arrive, or are this host's own."})
 }
 
-// suspects names rules that may have done it: chains at the hook, with what their counters say.
-func suspects(*ledger.Report, *losses) (string, []Evidence) { return "", nil }
+// suspectsMax bounds the candidates that are named; JSON holds the whole list.
+const suspectsMax = 4
+
+// suspects names rules that may have done it: those at the hook whose counter moved, and those that
+// have none. The kernel does not say which rule dropped a packet; a counter that moved by exactly as
+// many packets is as close as one gets.
+func suspects(r *ledger.Report, l *losses) (sentence string, evidence []Evidence) {
+	hooks := map[string]int64{}
+	for _, d := range l.drops {
+		hooks[d.Hook] += d.Packets
+	}
+	exact := 0
+	for i := range r.Firewall {
+		rule := &r.Firewall[i]
+		n := int64(0)
+		for _, h := range rule.Hooks {
+			n = max(n, hooks[h])
+		}
+		if n == 0 || rule.Packets != nil && *rule.Packets == 0 || len(evidence) == suspectsMax {
+			continue
+		}
+		name := ruleName(rule)
+		if rule.Packets == nil {
+			evidence = append(evidence, Evidence{"firewall." + name, 0, "packets", "nftables", "a candidate: it has no counter" + matching(rule)})
+			continue
+		}
+		note := "a candidate: its counter moved" + matching(rule)
+		if *rule.Packets == n {
+			exact++
+			note = "its counter moved by as many" + matching(rule)
+			sentence = fmt.Sprintf(" The counter of %s moved by as many.", name)
+		}
+		evidence = append(evidence, Evidence{"firewall." + name, *rule.Packets, "packets", "nftables", note})
+	}
+	if exact != 1 {
+		sentence = ""
+	}
+	return sentence, evidence
+}
+
+func ruleName(rule *ledger.FirewallEntry) string {
+	if rule.Handle == 0 {
+		return fmt.Sprintf("%s %s %s policy drop", rule.Family, rule.Table, rule.Chain)
+	}
+	return fmt.Sprintf("%s %s %s handle %d", rule.Family, rule.Table, rule.Chain, rule.Handle)
+}
+
+func matching(rule *ledger.FirewallEntry) string {
+	s := ""
+	if rule.Match != "" {
+		s += "; matches " + rule.Match
+	}
+	if rule.Comment != "" {
+		s += fmt.Sprintf("; comment %q", rule.Comment)
+	}
+	return s
+}

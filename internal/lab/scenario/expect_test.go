@@ -115,7 +115,8 @@ func (b *bench) checkCarried(s sa, truth inject.Truth) {
 	diff(b.t, "ledger of "+s.SPI, bins{
 		Sent: new(int64(want.Unique + want.Missing)), LostOnPath: new(int64(want.Missing)), Pending: new(int64(0)),
 		Arrivals: new(int64(want.Packets)), Duplicates: new(int64(want.Duplicates)),
-		XfrmDropped: new(int64(0)), Decapsulated: new(int64(want.Packets)), PolicyDropped: new(int64(0)), Delivered: new(int64(want.Packets)),
+		LostInHost: new(int64(0)), XfrmDropped: new(int64(0)), Decapsulated: new(int64(want.Packets)), PolicyDropped: new(int64(0)),
+		InnerDropped: new(int64(0)), Delivered: new(int64(want.Packets)),
 		InFlight: new(int64(0)), Unattributed: new(int64(0)),
 	}, s.Ledger)
 }

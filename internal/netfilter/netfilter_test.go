@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netfilter
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
+	"xfrmscope/internal/ledger"
+)
+
+func TestDroppers(t *testing.T) {
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: "filter"}
+	drop := nftables.ChainPolicyDrop
+	chains := []*nftables.Chain{
+		{Name: "in", Table: table, Hooknum: nftables.ChainHookInput, Policy: &drop},
+		{Name: "fwd", Table: table, Hooknum: nftables.ChainHookForward},
+		{Name: "both", Table: table},
+		{Name: "unused", Table: table},
+	}
+	jump := &nftables.Rule{Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: "both"}}}
+	espDrop := &nftables.Rule{Handle: 7, Exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{50}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 4},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{0xc0, 0xff, 0xee, 1}},
+		&expr.Numgen{}, &expr.Counter{Packets: 12}, &expr.Verdict{Kind: expr.VerdictDrop},
+	}}
+	reject := &nftables.Rule{Handle: 9, Exprs: []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{192, 0, 2, 1}}, &expr.Reject{},
+	}}
+	accept := &nftables.Rule{Handle: 11, Exprs: []expr.Any{&expr.Counter{Packets: 99}, &expr.Verdict{Kind: expr.VerdictAccept}}}
+	got := droppers(chains, map[chainKey][]*nftables.Rule{
+		keyOf(table, "in"): {jump, accept}, keyOf(table, "fwd"): {jump}, keyOf(table, "both"): {espDrop}, keyOf(table, "unused"): {reject},
+	})
+	id := func(chain string, handle uint64) ledger.FirewallID {
+		return ledger.FirewallID{Family: "inet", Table: "filter", Chain: chain, Handle: handle}
+	}
+	want := []ledger.FirewallRule{
+		{FirewallID: id("both", 7), Hooks: []string{"input", "forward"}, Verdict: "drop", Match: "l4proto esp spi 0xc0ffee01 …", Packets: new(uint64(12))},
+		{FirewallID: id("in", 0), Hooks: []string{"input"}, Verdict: "policy drop"},
+		{FirewallID: id("unused", 9), Verdict: "reject", Match: "saddr != 192.0.2.1"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
