@@ -108,6 +108,7 @@ func (s *session) askNames(ctx context.Context, o *liveOptions) {
 		return
 	}
 	s.ledger.SetHooks(s.hooks)
+}
 
 // firewall reads what drops in nftables. It only helps to name a rule, so a ruleset that cannot be
 // read fails nothing: the report then says that it is not known.
