@@ -16,6 +16,7 @@ type closeness int
 const (
 	sameSA   closeness = iota // SPI and addresses
 	samePeer                  // the pair of outer addresses, whatever SA and direction
+	sameTalk                  // the same, and neither is about an SA: IKE and what befalls its packets
 	sameHost                  // nothing, or the interface where both name one
 )
 
@@ -49,7 +50,9 @@ var foldings = []folding{
 	{ReplayWindowTooSmall, sameSA, []ID{InnerRetransmissions}},
 	{ESNMisEpoch, sameSA, []ID{InnerRetransmissions}},
 	{IntegrityFailed, sameSA, []ID{InnerRetransmissions}},
-	{IKEUnanswered, samePeer, []ID{RekeyFailed, IKERetransmissions, OutboundNoSA}},
+	{FirewallDrop, sameTalk, []ID{IKEUnanswered, IKERetransmissions}},
+	{NATBindingLost, samePeer, []ID{IKEUnanswered}},
+	{IKEUnanswered, samePeer, []ID{RekeyFailed, IKERetransmissions, OutboundNoSA, OneWayTraffic}},
 	{RekeyFailed, samePeer, []ID{SAExpired}},
 	{RekeyFailed, sameSA, []ID{SPIUnknown, SAInvalid}},
 	{RekeyGap, sameSA, []ID{SPIUnknown, SAInvalid}},
@@ -121,6 +124,8 @@ func related(within closeness, a, b Subject) bool {
 	switch within {
 	case sameSA:
 		return a.SPI != nil && b.SPI != nil && *a.SPI == *b.SPI && samePair(a, b)
+	case sameTalk:
+		return a.SPI == nil && b.SPI == nil && samePair(a, b)
 	case samePeer:
 		return samePair(a, b)
 	case sameHost:

@@ -132,6 +132,30 @@ func espAfter(r *ledger.Report, a netip.Addr, t time.Time) (n int64) {
 	return n
 }
 
+// droppedIKE counts IKE packets between two ends that this host itself dropped, and names the place.
+func droppedIKE(r *ledger.Report, p *ledger.IKEPeer) (n int64, place string) {
+	for i := range r.Drops {
+		d := &r.Drops[i]
+		ends := d.Src == p.Remote.Addr() && d.Dst == p.Local.Addr() || d.Src == p.Local.Addr() && d.Dst == p.Remote.Addr()
+		if d.Stage == ledger.IKEPacket && d.Lost && ends {
+			if n == 0 {
+				place = string(d.Place)
+			}
+			n += d.Packets
+		}
+	}
+	return n, place
+}
+
+// dropEvidence names such drops.
+func dropEvidence(r *ledger.Report, p *ledger.IKEPeer) []Evidence {
+	n, place := droppedIKE(r, p)
+	if n == 0 {
+		return nil
+	}
+	return []Evidence{{"drops.ike", n, "packets", "stack hooks", "IKE packets between these ends that this host itself dropped: " + place}}
+}
+
 // tunnelled says whether this host has an SA with a peer.
 func tunnelled(r *ledger.Report, a netip.Addr) bool {
 	return slices.ContainsFunc(r.SAs, func(sa ledger.SA) bool {

@@ -63,6 +63,7 @@ func retransmissions(r *ledger.Report, p *ledger.IKEPeer, requester ledger.End, 
 	if reanswers > 0 {
 		f.Evidence = append(f.Evidence, Evidence{"ike.reanswers", reanswers, "messages", "wire", "responses sent again, because the request came again"})
 	}
+	f.Evidence = append(f.Evidence, dropEvidence(r, p)...)
 	if worst > 1 || len(again) >= oftenRepeated {
 		f.Severity = Warning
 	}

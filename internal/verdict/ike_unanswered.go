@@ -68,6 +68,7 @@ func unanswered(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, open []
 	if living > 0 && waiting == ledger.Local {
 		f.Evidence = append(f.Evidence, Evidence{"esp_from_peer", living, "packets", "wire", "of the peer's SAs that were heard after the first of these requests"})
 	}
+	f.Evidence = append(f.Evidence, dropEvidence(r, p)...)
 	if r.IKE.Lost > 0 {
 		f.Evidence = append(f.Evidence, Evidence{"ike.lost", r.IKE.Lost, "messages", "wire", "IKE messages that xfrmscope itself lost: an answer may be among them"})
 	}
@@ -76,6 +77,9 @@ func unanswered(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, open []
 
 // silenceCause says what the silence looks like and what to try first.
 func silenceCause(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, back, living int64) (string, []Remedy) {
+	if n, place := droppedIKE(r, p); n > 0 {
+		return fmt.Sprintf("This host itself dropped %s of IKE between these ends (%s).", packets(n), place), nil
+	}
 	if waiting == ledger.Remote && r.Source.Kind != ledger.KindCapture {
 		text := "It answered other requests: the IKE daemon was busy, or its answer was dropped on the way out."
 		if back == 0 {

@@ -86,6 +86,17 @@ var ikeScenarios = []Scenario{
 		ask(w, t, ledger.Remote, ike.Informational, 7)
 	}), Want: []verdict.ID{verdict.IKEUnanswered}, Grade: verdict.Critical, Sure: 0.76,
 		Says: []string{"192.0.2.1:500 -> 192.0.2.2:500", "no answer from this host", "a firewall on this host"}},
+	{Name: "a firewall here keeps IKE from being answered", Prepare: tunnelWorld(func(w *ledgertest.World, in, out *ledgertest.SA, t *ledgertest.Talk) {
+		in.Deliver(50)
+		ask(w, t, ledger.Remote, ike.Informational, 7)
+		w.Discard(3, droppedIKE(ledgertest.Peer, ledgertest.Here, ledger.In, "nf_hook_slow", netfilterDrop, "input"))
+	}), Want: []verdict.ID{verdict.FirewallDrop}, Folded: []verdict.ID{verdict.IKEUnanswered}, Grade: verdict.Critical, Sure: 0.95,
+		Says: []string{"IKE messages from 192.0.2.1"}},
+	{Name: "a firewall here drops ESP, and the peer's IKE is silent", Prepare: tunnelWorld(func(w *ledgertest.World, in, out *ledgertest.SA, t *ledgertest.Talk) {
+		in.Deliver(500)
+		in.Stop(5, "nf_hook_slow", netfilterDrop, "input")
+		ask(w, t, ledger.Local, ike.Informational, 7)
+	}), Want: []verdict.ID{verdict.IKEUnanswered, verdict.FirewallDrop}, Grade: verdict.Critical, Sure: 0.95},
 	{Name: "what leaves is not seen", Prepare: func(w *ledgertest.World) func() {
 		t := w.IKE(0xa1)
 		return func() { ask(w, t, ledger.Remote, ike.Informational, 7) }
