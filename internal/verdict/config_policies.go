@@ -103,7 +103,7 @@ func configMissingForwardPolicy(r *ledger.Report) []Finding {
 		if p.Dir != "in" || p.Sub || p.Action != "allow" || t == nil || t.Mode != "tunnel" || !p.Selector.Dst.IsValid() || p.Selector.Dst.IsSingleIP() {
 			continue
 		}
-		if !routes(r, p.Selector.Dst.Addr().Is4()) || hasForward(r, p) {
+		if !routes(r, p.Selector.Dst.Addr().Is4()) || hasForward(r, p) || refusedForIt(r, p) {
 			continue
 		}
 		tmpl := fmt.Sprintf("src %s dst %s proto %s reqid %d mode %s", t.Src, t.Dst, t.Proto, t.ReqID, t.Mode)
@@ -120,6 +120,17 @@ func configMissingForwardPolicy(r *ledger.Report) []Finding {
 		})
 	}
 	return out
+}
+
+// refusedForIt says whether packets were already refused for want of the fwd policy: policy-missing says so.
+func refusedForIt(r *ledger.Report, p *ledger.Policy) bool {
+	for i := range r.Refusals {
+		f := &r.Refusals[i]
+		if f.Cause == ledger.NoPols && f.Dir == "fwd" && policyLike(r, f) == p {
+			return true
+		}
+	}
+	return false
 }
 
 // routes says whether the host forwards packets of a family.

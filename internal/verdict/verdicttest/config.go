@@ -37,6 +37,12 @@ var configScenarios = []Scenario{
 	{Name: "a covered policy that was asked before the other came", Prepare: twoPolicies(func(_, second *ledger.Policy) { second.Used = ledgertest.Start })},
 	{Name: "no forward policy for a network", Prepare: letsIn(true, ledgertest.Inside),
 		Want: []verdict.ID{verdict.ConfigMissingForwardPolicy}, Says: []string{"no fwd policy covers it"}, Grade: verdict.Info, Sure: 0.6},
+	{Name: "no forward policy, and packets that want one", Prepare: func(w *ledgertest.World) func() {
+		w.Furnish()
+		sa := w.Inbound(0xc0ffee01, 32, false)
+		w.Demand("in", sa)
+		return func() { w.Deny(5, sa, ledgertest.Flow(ledger.NoPols, ledger.SiteForward)) }
+	}, Want: []verdict.ID{verdict.PolicyMissing}, Grade: verdict.Warning, Sure: 0.99},
 	{Name: "no forward policy where nothing is forwarded", Prepare: letsIn(false, ledgertest.Inside)},
 	{Name: "no forward policy for one address", Prepare: letsIn(true, netip.MustParsePrefix("10.2.0.9/32"))},
 	{Name: "a window of 32 at 20,000 packets a second", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Deliver(600000) }),
