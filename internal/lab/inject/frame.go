@@ -147,6 +147,20 @@ func rewrite(frame []byte, p packet, r Rule) error {
 	return nil
 }
 
+// unwrap takes the UDP header away.
+func unwrap(frame []byte, p packet) ([]byte, error) {
+	if p.udp == 0 || frame[ethLen]>>4 != 4 {
+		return frame, errNotInUDP
+	}
+	out := append(clone(frame[:p.udp]), frame[p.esp:p.end]...)
+	head := out[ethLen:p.udp]
+	binary.BigEndian.PutUint16(head[2:], uint16(len(out)-ethLen))
+	head[9] = protoESP
+	head[10], head[11] = 0, 0
+	binary.BigEndian.PutUint16(head[10:], ^fold(sum(head)))
+	return out, nil
+}
+
 // wordAt reads the 16 bits that the Internet checksum sees there: an odd last byte is padded with
 // zero (RFC 1071 section 1).
 func wordAt(b []byte, at int) uint16 {

@@ -36,6 +36,7 @@ type Injector struct {
 	sas    [directions]map[uint32]*flow
 	others [directions]int // frames that were neither ESP nor IKE
 	held   int
+	nat    nat
 
 	blocked  [directions]bool
 	controls []*control
@@ -211,7 +212,7 @@ func (in *Injector) forward(d Direction, frame []byte) {
 		return
 	}
 	out := Departure{Seq: f.last, IP: p.ip}
-	if f.police.drops(in.last) {
+	if !in.nat.translate(d, frame, p) || f.police.drops(in.last) {
 		f.truth.Dropped++
 		return
 	}
@@ -257,6 +258,14 @@ func (in *Injector) apply(d Direction, f *flow, w *work, frame []byte, p packet,
 		}
 		out.Fate = Corrupted
 		in.depart(d, f, frame, out)
+		in.pass(d, f)
+	case Unwrap:
+		plain, err := unwrap(frame, p)
+		if err != nil && in.err == nil {
+			in.err = err
+		}
+		out.IP = len(plain) - ethLen
+		in.depart(d, f, plain, out)
 		in.pass(d, f)
 	case Mark, Move:
 		if err := rewrite(frame, p, w.Rule); err != nil && in.err == nil {

@@ -41,11 +41,12 @@ const (
 	Corrupt                 // forward it with one bit of its ciphertext flipped
 	Mark                    // forward it marked "congestion experienced" (RFC 3168)
 	Move                    // forward it from another UDP source port, as a NAT does whose binding changed
+	Unwrap                  // forward it without its UDP header, as plain ESP over IPv4
 )
 
 // String names the action.
 func (a Action) String() string {
-	names := []string{"drop", "duplicate", "delay", "hold", "corrupt", "mark", "move"}
+	names := []string{"drop", "duplicate", "delay", "hold", "corrupt", "mark", "move", "unwrap"}
 	if a < 0 || int(a) >= len(names) {
 		return fmt.Sprintf("action %d", int(a))
 	}
@@ -94,7 +95,7 @@ func prepare(rules []Rule) ([]*work, error) {
 		switch {
 		case r.Direction < 0 || r.Direction >= directions:
 			return nil, fmt.Errorf("rule %d: no such direction: %d", i, r.Direction)
-		case r.Action < Drop || r.Action > Move:
+		case r.Action < Drop || r.Action > Unwrap:
 			return nil, fmt.Errorf("rule %d: no such action: %d", i, r.Action)
 		case len(r.Seqs) == 0:
 			return nil, fmt.Errorf("rule %d: names no packet", i)

@@ -33,6 +33,22 @@ type document struct {
 	Self self `json:"self"`
 
 	PMTU *pmtuReport `json:"pmtu"`
+	NAT  struct {
+		Peers []natPeer `json:"peers"`
+	} `json:"nat"`
+}
+
+type natPeer struct {
+	InPort       uint16 `json:"in_port"`
+	OutPort      uint16 `json:"out_port"`
+	Translated   bool   `json:"translated"`
+	InPackets    int64  `json:"in_packets"`
+	OutPackets   int64  `json:"out_packets"`
+	OutSinceIn   int64  `json:"out_since_in"`
+	Moves        int64  `json:"moves"`
+	KeepalivesIn *struct {
+		Count int64 `json:"count"`
+	} `json:"keepalives_in"`
 }
 
 type latency struct {

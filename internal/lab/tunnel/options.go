@@ -32,6 +32,7 @@ type Options struct {
 	ReplayWindow uint32   // of every SA; 0 means 32 unless NoReplay is set
 	NoReplay     bool     // replay window 0: the kernel checks and tracks nothing
 	UDP          bool     // ESP in UDP, port 4500 (RFC 3948)
+	OutsidePortA uint16   // UDP: the port that gateway B knows A by, where a NAT stands before A; 0: its own
 	Pairs        int      // SA pairs; 0 means 1
 	Windows      []uint32 // replay windows of the first pairs, where they differ from ReplayWindow
 	HardPackets  uint64   // packet limit of the SAs at the receiving end, 0 none

@@ -112,9 +112,20 @@ func (t *Tunnel) stateLines(sa SA) (sender, receiver string, err error) {
 		if t.Options.Family == 6 {
 			any = "::"
 		}
-		line += fmt.Sprintf(" encap espinudp %d %d %s", encapPort, encapPort, any)
+		// Each end has its own view of the ports: between them may be a NAT.
+		encap := func(from, to uint16) string { return fmt.Sprintf(" encap espinudp %d %d %s", from, to, any) }
+		outside := t.Options.OutsidePortA
+		if outside == 0 {
+			outside = encapPort
+		}
+		if sa.From == t.A {
+			sender, receiver = line+encap(encapPort, encapPort), line+encap(outside, encapPort)
+		} else {
+			sender, receiver = line+encap(encapPort, outside), line+encap(encapPort, encapPort)
+		}
+	} else {
+		sender, receiver = line, line
 	}
-	sender, receiver = line, line
 	if last := t.Options.LastSeq; last > 0 {
 		sender += fmt.Sprintf(" replay-oseq %#x", last)
 		receiver += fmt.Sprintf(" replay-seq %#x", last)

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"testing"
+	"time"
+
+	"xfrmscope/internal/lab/inject"
+	"xfrmscope/internal/lab/tunnel"
+)
+
+// outside is the port that a NAT gives gateway A.
+const outside = 60000
+
+// peer is the only gateway that the report has in UDP.
+func (o observation) peer(t *testing.T) natPeer {
+	t.Helper()
+	if len(o.report.NAT.Peers) != 1 {
+		t.Fatalf("the report has %d peers in UDP, want one", len(o.report.NAT.Peers))
+	}
+	return o.report.NAT.Peers[0]
+}
+
+// TestNATMappingChanged gives gateway A another port in mid-run. B goes on sending to the old one, where
+// the NAT drops everything.
+func TestNATMappingChanged(t *testing.T) {
+	tunnel.Need(t)
+	const moved = 61000
+	b := open(t, tunnel.Options{UDP: true, OutsidePortA: outside}, nil)
+	s, back := b.tunnel.AtoB[0], b.tunnel.BtoA[0]
+	b.path.Translate(outside)
+	b.send(s, 100)
+	b.send(back, 50)
+	b.settle()
+	b.path.Translate(moved)
+	b.send(s, 60)
+	b.settle()
+	time.Sleep(time.Second) // far more than the resolution of the last packet's time
+	b.send(back, 40)
+	o := b.finish()
+	truth := b.path.Truth(inject.BtoA, back.SPI)
+	diff(t, "datagrams that the NAT dropped", 40, truth.Dropped)
+	b.checkIn(o, s, map[string]int64{})
+	b.checkOut(o, back.SPI, 90)
+	diff(t, "peer", natPeer{InPort: moved, OutPort: outside, Translated: true, InPackets: 160, OutPackets: 90, OutSinceIn: 40, Moves: 1}, o.peer(t))
+	o.checkFindings(t, "nat-mapping-changed "+name(s.SPI))
+	o.says(t, "nat-mapping-changed", s.SPI, "192.0.2.1:61000", "before they came from 192.0.2.1:60000",
+		"still sends SA "+name(back.SPI)+" to port 60000")
+	o.checkSelf(t)
+}
+
+// TestNATSilence lets a NAT forget gateway A, which sends no keepalives, during a silence that A spends
+// beside a twin that sends some: there nothing is wrong.
+func TestNATSilence(t *testing.T) {
+	tunnel.Need(t)
+	lost, twin := open(t, tunnel.Options{UDP: true, OutsidePortA: outside}, nil), open(t, tunnel.Options{UDP: true, OutsidePortA: outside}, nil)
+	for _, b := range []*bench{lost, twin} {
+		b.path.Translate(outside)
+		b.send(b.tunnel.AtoB[0], 40)
+		b.send(b.tunnel.BtoA[0], 20)
+		b.settle()
+	}
+	lost.path.Forget()
+	keepalive := inject.Crafted{SrcMAC: twin.tunnel.A.MAC, DstMAC: twin.tunnel.B.MAC, Src: twin.tunnel.A.Outer, Dst: twin.tunnel.B.Outer}
+	for range 3 {
+		time.Sleep(11 * time.Second)
+		twin.path.SendKeepalive(keepalive)
+	}
+	const after = 26
+	for _, b := range []*bench{lost, twin} {
+		// Over more than the five seconds without an answer that a verdict waits for.
+		if err := b.flows[b.tunnel.BtoA[0].SPI].Send(after/2, 2*pace); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(6 * time.Second)
+	for _, b := range []*bench{lost, twin} {
+		b.send(b.tunnel.BtoA[0], after/2)
+	}
+	o, clean := lost.finish(), twin.finish()
+
+	back := lost.tunnel.BtoA[0]
+	diff(t, "datagrams that the NAT dropped", after, lost.path.Truth(inject.BtoA, back.SPI).Dropped)
+	lost.checkOut(o, back.SPI, 20+after)
+	diff(t, "peer", natPeer{InPort: outside, OutPort: outside, Translated: true, InPackets: 40, OutPackets: 20 + after, OutSinceIn: after}, o.peer(t))
+	o.checkFindings(t, "nat-keepalive-missing")
+	diff(t, "explains", []string{"nat-binding-lost"}, o.report.Findings[0].Folded)
+	o.checkSelf(t)
+
+	twin.t = t
+	diff(t, "datagrams that arrived", 20+after, len(twin.path.Truth(inject.BtoA, twin.tunnel.BtoA[0].SPI).Out))
+	if p := clean.peer(t); p.KeepalivesIn == nil || p.KeepalivesIn.Count != 3 {
+		t.Errorf("the twin's keepalives: %+v, want 3", p.KeepalivesIn)
+	}
+	clean.checkFindings(t)
+	clean.checkSelf(t)
+}
+
+// TestEncapMismatch takes the UDP header off packets whose SA wants it.
+func TestEncapMismatch(t *testing.T) {
+	tunnel.Need(t)
+	const packets = 60
+	b := open(t, tunnel.Options{UDP: true, Pairs: 2}, []inject.Rule{
+		{SPI: tunnel.FirstSPIAtoB, Action: inject.Unwrap, Seqs: inject.Every(1, packets, 1)},
+	})
+	s, twin := b.tunnel.AtoB[0], b.tunnel.AtoB[1]
+	b.send(s, packets)
+	b.send(twin, packets)
+	o := b.finish()
+	got := o.find(t, s.SPI, "in")
+	diff(t, "causes", cause("encap_mismatch", packets), nonzero(got.Xfrm))
+	diff(t, "wire, dropped by xfrm, unattributed", []int64{packets, packets, 0},
+		[]int64{got.Wire.Packets, value(got.Ledger.XfrmDropped), value(got.Ledger.Unattributed)})
+	b.checkIn(o, twin, map[string]int64{})
+	o.checkFindings(t, "encap-mismatch "+name(s.SPI))
+	o.says(t, "encap-mismatch", s.SPI, "wants ESP in UDP, on the wire is plain ESP")
+	o.checkSelf(t)
+}
