@@ -176,7 +176,7 @@ enum event_kind {
  * that begins anew from a high number looks as if it had lost all numbers in between.
  */
 #define SEQ_LEAP_MAX (1 << 24)
-/* Consecutive duplicates, starting at number 1, that prove a restart inside the window. */
+/* Consecutive numbers below the highest, starting at 1, that prove a restart inside the window. */
 #define SEQ_CONFIRM_INSIDE 32
 #define SEQ_GAPS	   64
 /* Its square times the gaps of a long run still fits into 64 bits. */
@@ -268,7 +268,9 @@ struct sa_state {
 	__u64 spacing_sum;
 	__u64 spacing_squares;
 	__u64 gap_hist[HIST_BUCKETS]; /* log2 of a gap's length, same buckets */
-	__u64 reserved[7];	      /* to a multiple of 64 bytes, so that the first cache line stays one */
+	__u64 inside_early;	      /* new numbers of inside_run: below the first one seen */
+	__u64 inside_fills;	      /* the same: that filled holes */
+	__u64 reserved[5];	      /* to a multiple of 64 bytes, so that the first cache line stays one */
 };
 
 /* Per CPU and slot: the straight path writes here and nowhere else but highest and window. */

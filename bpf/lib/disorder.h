@@ -77,6 +77,8 @@ static __always_inline void late(struct sa_state *sa, struct packet *p)
 	bool early = p->seq64 < READ_ONCE(sa->first), floor = false;
 	__u32 index, passed, extent;
 
+	if (begins_anew(sa, p, early ? BELOW_EARLY : BELOW_FILLS))
+		return;
 	atomic_add(&sa->late, 1);
 	if (early)
 		atomic_add(&sa->early, 1);

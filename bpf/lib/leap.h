@@ -158,22 +158,58 @@ static __always_inline void outside(struct sa_state *sa, struct packet *p)
 	packet_event(p, EVENT_STALE, p->seq64, distance, 0);
 }
 
+enum below {
+	BELOW_REPEATED, /* seen before */
+	BELOW_EARLY,	/* new, and below the first number */
+	BELOW_FILLS,	/* new, and fills a hole */
+};
+
 /*
- * A number that was seen before. A sender that begins anew within the window repeats the numbers
- * from 1 on and nothing else; SEQ_CONFIRM_INSIDE of them in order are believed.
+ * A sender that begins anew within the window sends the numbers from 1 on and nothing else, whether they
+ * were seen before or not; SEQ_CONFIRM_INSIDE of them in order are believed. True with the packet that
+ * completes them. Those before it are then of the new sequence and no longer repeated or early ones of
+ * the old; that they came late stays in the figures of lateness.
  */
+static __always_inline bool begins_anew(struct sa_state *sa, struct packet *p, enum below below)
+{
+	__u64 early, fills, repeated;
+	__u32 length;
+
+	if (p->seq != 1 && !(__u32)READ_ONCE(sa->inside_run))
+		return false;
+	length = run_follow(p->slot, &sa->inside_run, &sa->inside_top, p);
+	if (length == 1) {
+		WRITE_ONCE(sa->inside_early, 0);
+		WRITE_ONCE(sa->inside_fills, 0);
+		if (p->seq != 1)
+			WRITE_ONCE(sa->inside_run, 0);
+	}
+	if (length != SEQ_CONFIRM_INSIDE) {
+		if (below == BELOW_EARLY)
+			atomic_add(&sa->inside_early, 1);
+		if (below == BELOW_FILLS)
+			atomic_add(&sa->inside_fills, 1);
+		return false;
+	}
+	early = READ_ONCE(sa->inside_early);
+	fills = READ_ONCE(sa->inside_fills);
+	repeated = SEQ_CONFIRM_INSIDE - 1 - early - fills;
+	atomic_add(&sa->early, -early);
+	atomic_add(&sa->holes, fills);
+	if (restart(sa, p, SEQ_CONFIRM_INSIDE)) {
+		atomic_add(&sa->duplicates, -repeated);
+		return true;
+	}
+	atomic_add(&sa->early, early);
+	atomic_add(&sa->holes, -fills);
+	return false;
+}
+
+/* A number that was seen before. */
 static __always_inline void duplicate(struct sa_state *sa, struct packet *p)
 {
-	if (p->seq == 1 || (__u32)READ_ONCE(sa->inside_run)) {
-		__u32 length = run_follow(p->slot, &sa->inside_run, &sa->inside_top, p);
-
-		if (length == 1 && p->seq != 1)
-			WRITE_ONCE(sa->inside_run, 0);
-		if (length == SEQ_CONFIRM_INSIDE && restart(sa, p, SEQ_CONFIRM_INSIDE)) {
-			atomic_add(&sa->duplicates, -(SEQ_CONFIRM_INSIDE - 1));
-			return;
-		}
-	}
+	if (begins_anew(sa, p, BELOW_REPEATED))
+		return;
 	atomic_add(&sa->duplicates, 1);
 	packet_event(p, EVENT_DUPLICATE, p->seq64, p->top - p->seq64, 0);
 }

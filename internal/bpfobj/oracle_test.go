@@ -39,6 +39,7 @@ type oracle struct {
 	gaps     []uint64 // arrival index in the present sequence of each packet that skipped numbers
 	outside  run
 	inside   run
+	anew     []uint64 // new numbers of the run inside
 }
 
 type run struct {
@@ -99,6 +100,12 @@ func (o *oracle) arrive(number uint64) {
 }
 
 func (o *oracle) late(number uint64) {
+	if o.beginsAnew(uint32(number)) {
+		return
+	}
+	if o.inside.length > 0 {
+		o.anew = append(o.anew, number)
+	}
 	o.f.Late++
 	o.seen[number] = true
 	o.arrivals = append(o.arrivals, number)
@@ -119,18 +126,34 @@ func (o *oracle) late(number uint64) {
 func bucket(n uint64) int { return min(bits.Len64(n)-1, buckets-1) }
 
 func (o *oracle) again(seq uint32) {
-	if seq == 1 || o.inside.length > 0 {
-		length := o.inside.follow(seq, o.f.Highest)
-		if length == 1 && seq != 1 {
+	if !o.beginsAnew(seq) {
+		o.f.Duplicates++
+	}
+}
+
+// beginsAnew follows numbers below the highest from 1 on. Enough of them are a new sequence, and what the
+// old one counted of them was never in it, but for their lateness.
+func (o *oracle) beginsAnew(seq uint32) bool {
+	if seq != 1 && o.inside.length == 0 {
+		return false
+	}
+	length := o.inside.follow(seq, o.f.Highest)
+	if length == 1 {
+		o.anew = nil
+		if seq != 1 {
 			o.inside = run{}
 		}
-		if length == confirmInside {
-			o.f.Duplicates -= confirmInside - 1
-			o.restart(seq, confirmInside)
-			return
-		}
 	}
-	o.f.Duplicates++
+	if length != confirmInside {
+		return false
+	}
+	for _, n := range o.anew {
+		delete(o.seen, n)
+	}
+	o.arrivals = o.arrivals[:len(o.arrivals)-len(o.anew)]
+	o.f.Duplicates -= uint64(confirmInside - 1 - len(o.anew))
+	o.restart(seq, confirmInside)
+	return true
 }
 
 func (o *oracle) far(seq uint32, number uint64, distance int64) {

@@ -213,6 +213,17 @@ func TestWindowCases(t *testing.T) {
 			func(f figures) bool { return f.Unique == 200 && f.Restarts == 1 && f.Missing == 0 }},
 		{"a restart inside the window", slices.Concat(sequence(1, 100), sequence(1, 200)),
 			func(f figures) bool { return f.Unique == 300 && f.Restarts == 1 && f.Duplicates == 0 }},
+		{"a restart inside the window, first numbers not seen before", slices.Concat(sequence(101, 100), sequence(1, 250)),
+			func(f figures) bool {
+				return f.Unique == 350 && f.Restarts == 1 && f.Duplicates == 0 && f.Early == 0 && f.Late == 31
+			}},
+		{"a restart inside the window, some numbers missing before",
+			slices.Concat([]uint32{11, 12, 15, 16, 20}, sequence(40, 20), sequence(1, 100)),
+			func(f figures) bool {
+				return f.Unique == 125 && f.Restarts == 1 && f.Duplicates == 0 && f.Early == 0 && f.Missing == 24
+			}},
+		{"numbers before the first, not in a row, are no restart", slices.Concat(sequence(101, 10), []uint32{1, 2, 3, 5}, sequence(6, 40)),
+			func(f figures) bool { return f.Restarts == 0 && f.Early == 44 }},
 		{"every packet twice is no restart", interleave(sequence(1, 100), sequence(1, 100)),
 			func(f figures) bool { return f.Unique == 100 && f.Duplicates == 100 && f.Restarts == 0 }},
 		{"a wrap", sequence(0xffffff00, 512),

@@ -223,7 +223,9 @@ type LockfreeSaState struct {
 	SpacingSum       uint64
 	SpacingSquares   uint64
 	GapHist          [16]uint64
-	Reserved         [7]uint64
+	InsideEarly      uint64
+	InsideFills      uint64
+	Reserved         [5]uint64
 }
 
 type LockfreeWhy uint32

@@ -31,17 +31,43 @@ func pathLost(sa *ledger.SA) int64 {
 	return 0
 }
 
-// congestion rests on what routers say themselves: the mark that a queue is full (RFC 3168).
+// congestedLost is from how many lost packets on a queue that was seen to grow is blamed for them.
+const congestedLost = 20
+
+// pathDelay is the connection that waited longest between this host and the SA's other end, if it waited
+// so much longer than at first that a queue must have grown there.
+func pathDelay(r *ledger.Report, sa *ledger.SA) *talk {
+	var slowest *talk
+	for _, t := range talks(r) {
+		if t.inbound() || t.sender.SA.Dst != sa.Src || growth(t) < growthUS {
+			continue
+		}
+		if slowest == nil || growth(t) > growth(*slowest) {
+			slowest = &t
+		}
+	}
+	return slowest
+}
+
+// congestion rests on what routers say themselves, the mark that a queue is full (RFC 3168); or on losses
+// while round trips through the path grew.
 func congestion(r *ledger.Report) []Finding {
 	var out []Finding
 	for i := range r.SAs {
 		sa := &r.SAs[i]
 		w := sa.Sequence()
-		if w == nil || w.ECNCE == 0 || sa.Direction == ledger.Out || sa.State == ledger.Absent {
+		if w == nil || sa.Direction == ledger.Out || sa.State == ledger.Absent {
 			continue
 		}
 		lost := pathLost(sa)
 		p := lossPattern(sa, lost)
+		delay := pathDelay(r, sa)
+		if w.ECNCE == 0 {
+			if delay != nil && lost >= congestedLost && (p == patternBursts || p == patternRegular) {
+				out = append(out, delayedLoss(r, sa, delay, lost, p))
+			}
+			continue
+		}
 		f := Finding{
 			ID:         Congestion,
 			Severity:   Info,
@@ -60,9 +86,34 @@ func congestion(r *ledger.Report) []Finding {
 			f.Summary += fmt.Sprintf(" %s of %d got lost. %s", packets(lost), *sa.Ledger.In.Sent, p.sentence(sa))
 			f.Evidence = append(f.Evidence, Evidence{"ledger.lost_on_path", lost, "packets", "wire", "pattern: " + string(p)})
 		}
+		if delay != nil {
+			f.Evidence = append(f.Evidence, delayEvidence(delay)...)
+		}
 		out = append(out, f)
 	}
 	return out
+}
+
+// delayedLoss is congestion that no router marked.
+func delayedLoss(r *ledger.Report, sa *ledger.SA, delay *talk, lost int64, p pattern) Finding {
+	sent := *sa.Ledger.In.Sent
+	return Finding{
+		ID:         Congestion,
+		Severity:   pathSeverity(lost, sent),
+		Confidence: sure(counted, blurred(r), restarted(sa)),
+		Subject:    about(sa),
+		Summary: fmt.Sprintf("%s: %s of %d got lost while round trips through the tunnel grew from %s to %s: a queue on the path fills and overflows. %s",
+			who(sa), packets(lost), sent, seconds(delay.sender.RTT.MinUS), seconds(delay.sender.RTT.SmoothedMaxUS), p.sentence(sa)),
+		Evidence: append([]Evidence{{"ledger.lost_on_path", lost, "packets", "wire", "pattern: " + string(p)}}, delayEvidence(delay)...),
+		Remedy:   congestionRemedies(),
+	}
+}
+
+func delayEvidence(t *talk) []Evidence {
+	return []Evidence{
+		{"flows.rtt.min", t.sender.RTT.MinUS, "µs", fromInner, "from here to " + port(t.reader) + " and back"},
+		{"flows.rtt.smoothed_max", t.sender.RTT.SmoothedMaxUS, "µs", fromInner, "RFC 6298"},
+	}
 }
 
 // Bounds of what is called a rate limit: how long it was seen at work, how even the rate was that it
@@ -83,7 +134,7 @@ func policingSuspected(r *ledger.Report) []Finding {
 	for i := range r.SAs {
 		sa := &r.SAs[i]
 		w := sa.Sequence()
-		if w == nil || sa.Direction == ledger.Out || sa.State == ledger.Absent || w.ECNCE > 0 || w.Packets == 0 {
+		if w == nil || sa.Direction == ledger.Out || sa.State == ledger.Absent || w.ECNCE > 0 || w.Packets == 0 || pathDelay(r, sa) != nil {
 			continue
 		}
 		lost, passed, sent := pathLost(sa), w.LossyRate, w.OfferedRate

@@ -45,6 +45,7 @@ var foldings = []folding{
 	{SoftnetDrop, sameHost, []ID{PathLoss}},
 	{PeerRestarted, sameSA, []ID{ReplayWindowTooSmall, ESNMisEpoch, DuplicatePackets}},
 	{Congestion, sameSA, []ID{PathLoss}},
+	{Congestion, samePeer, []ID{InnerRTTGrowth}},
 	{PolicingSuspected, sameSA, []ID{PathLoss}},
 	{PathLoss, sameSA, []ID{InnerRetransmissions}},
 	{ReplayWindowTooSmall, sameSA, []ID{InnerRetransmissions}},

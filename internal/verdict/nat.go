@@ -43,15 +43,21 @@ func natMappingChanged(r *ledger.Report) []Finding {
 	for i := range r.SAs {
 		sa := &r.SAs[i]
 		w := sa.Wire
-		if w == nil || w.Rebinds == 0 || w.ReboundFrom == nil || sa.Direction == ledger.Out || sa.State == ledger.Absent {
+		if w == nil || w.Packets == 0 || sa.Direction == ledger.Out || sa.State == ledger.Absent {
 			continue
 		}
-		old := *w.ReboundFrom
+		announced := announcements(r, sa)
+		old := ledger.Endpoint{Src: sa.Src, SrcPort: sa.SrcPort, DstPort: sa.DstPort, Encap: sa.Encap}
+		switch {
+		case w.Rebinds > 0 && w.ReboundFrom != nil:
+			old = *w.ReboundFrom
+		case announced == 0 || w.SrcPort == sa.SrcPort && wireSource(sa) == sa.Src:
+			continue // or it moved before the run, and the SA still does not know
+		}
 		now := ledger.Endpoint{Src: wireSource(sa), SrcPort: w.SrcPort, DstPort: w.DstPort, Encap: w.Encap}
 		if old.Encap != now.Encap {
 			continue // the encapsulation itself changed: see encap-mismatch
 		}
-		announced := announcements(r, sa)
 		base := witnessed
 		if announced > 0 {
 			base = corroborated
@@ -73,7 +79,11 @@ func natMappingChanged(r *ledger.Report) []Finding {
 			f.Evidence = append(f.Evidence, Evidence{"nat.mappings", announced, "announcements", "SA database",
 				"the kernel saw authentic packets from there (XFRM_MSG_MAPPING)"})
 		}
-		stale, follows := staleOutbound(r, sa, now, w.ReboundAt)
+		since := w.ReboundAt
+		if since == nil {
+			since = new(r.Source.Start)
+		}
+		stale, follows := staleOutbound(r, sa, now, since)
 		switch {
 		case stale != nil:
 			f.Severity = Critical

@@ -105,6 +105,18 @@ var natScenarios = []Scenario{
 			beats(w, 2)
 		}
 	}, Want: []verdict.ID{verdict.NATMappingChanged}, Says: []string{"still sends SA 0xc0ffee02 to port 61000"}, Grade: verdict.Critical, Sure: 0.99},
+	{Name: "moved before the run, and the SA does not know", Prepare: func(w *ledgertest.World) func() {
+		in, out := overUDP(w, 61000)
+		in.Wire.SrcPort = 62000
+		return func() {
+			in.Deliver(100)
+			in.Wire.OldSrc, in.Wire.OldSrcPort = in.Wire.Src, 61000
+			announce(w, in, 100)
+			sendOn(w, out, 50)
+			beats(w, 2)
+		}
+	}, Want: []verdict.ID{verdict.NATMappingChanged}, Says: []string{"come from 192.0.2.1:62000", "still sends SA 0xc0ffee02 to port 61000"},
+		Grade: verdict.Critical, Sure: 0.99},
 	{Name: "moved, nothing sent since", Prepare: func(w *ledgertest.World) func() {
 		in, _ := overUDP(w, 61000)
 		return func() { in.Deliver(100); move(w, in, 62000); in.Deliver(100); beats(w, 2) }

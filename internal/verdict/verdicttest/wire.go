@@ -3,6 +3,8 @@
 package verdicttest
 
 import (
+	"time"
+
 	"xfrmscope/internal/ledger/ledgertest"
 	"xfrmscope/internal/verdict"
 )
@@ -65,6 +67,26 @@ var wireScenarios = []Scenario{
 		out := w.Outbound(0xc0ffee02)
 		return func() { out.Send(1000); out.Wire.CE = 50 }
 	}},
+
+	{Name: "congestion without marks", Prepare: func(w *ledgertest.World) func() {
+		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)
+		return func() {
+			gaps(in, 20, 5, 100, 60)
+			out.Send(1000)
+			sender, _ := w.Talk(out, in)
+			sender.RTT.SmoothedMax = 600 * time.Millisecond
+		}
+	}, Want: []verdict.ID{verdict.Congestion}, Folded: []verdict.ID{verdict.InnerRTTGrowth, verdict.PathLoss},
+		Says: []string{"round trips through the tunnel grew from 20 ms to 600 ms", "in bursts"}, Grade: verdict.Critical, Sure: 0.8},
+	{Name: "random loss beside a long queue", Prepare: func(w *ledgertest.World) func() {
+		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)
+		return func() {
+			gaps(in, 40, 1, 200, 190)
+			out.Send(1000)
+			sender, _ := w.Talk(out, in)
+			sender.RTT.SmoothedMax = 600 * time.Millisecond
+		}
+	}, Want: []verdict.ID{verdict.PathLoss, verdict.InnerRTTGrowth}, Grade: verdict.Warning, Sure: 0.95},
 
 	{Name: "policed, steady sender", Prepare: inbound(32, false, func(sa *ledgertest.SA) {
 		gaps(sa, 100, 1, 10, 1)
