@@ -35,6 +35,12 @@ enum inner_seen {
 	SEEN_WINDOW = 64, /* window is valid */
 };
 
+/* What the echo that is awaited has told so far: a set. */
+enum inner_echo {
+	ECHO_TIMED = 1, /* the time is taken */
+	ECHO_EDGE = 2,	/* the window was used up */
+};
+
 /*
  * A TCP connection, whichever end opened it. End 0 is the one whose address and port are smaller,
  * compared as they lie in memory, so that both directions find the same entry.
@@ -46,6 +52,17 @@ struct inner_key {
 	__u8 pad[3];
 };
 
+/* How long something took there and back. */
+struct inner_rtt {
+	__u64 samples;
+	__u64 sum_ns;
+	__u64 early_ns; /* sum of the first RTT_EARLY samples */
+	__u64 min_ns;
+	__u64 max_ns;
+	__u64 smooth_ns;     /* RFC 6298 section 2, alpha 1/8 */
+	__u64 smooth_max_ns; /* its highest value */
+};
+
 struct zero_episode {
 	__u64 start_ns;
 	__u64 lasted_ns; /* 0: not over, or overwritten before it was */
@@ -54,7 +71,7 @@ struct zero_episode {
 /*
  * One end of a connection: what it sent, as seen where it crosses this host's IPsec. The windows are
  * those that it advertises, so zero-window episodes are its own receiver's. Only packets of this end
- * write here, but for rtt_* and zero_since_ns.
+ * write here, but for the times that the other end's packets take, and their ends.
  */
 struct inner_end {
 	/* the SA that carried its last packet */
@@ -72,13 +89,17 @@ struct inner_end {
 	__u32 segment_max;    /* largest payload of one segment */
 
 	/* state of the current connection */
-	__u32 seq_next; /* number after the highest one sent */
-	__u32 ack;	/* highest acknowledgement sent */
-	__u64 window;	/* last one advertised, scaled where the scale is known */
-	__u64 gap_ns;	/* when numbers were last skipped */
-	__u64 rtt_ns;	/* when the segment being timed passed; 0: none is */
-	__u32 rtt_seq;	/* the acknowledgement that ends the timing */
-	__u32 pad2;
+	__u32 seq_next;	 /* number after the highest one sent */
+	__u32 ack;	 /* highest acknowledgement sent */
+	__u64 window;	 /* last one advertised, scaled where the scale is known */
+	__u64 gap_ns;	 /* when numbers were last skipped */
+	__u64 rtt_ns;	 /* when the segment being timed passed; 0: none is */
+	__u64 echo_ns;	 /* when the acknowledgement passed whose echo is awaited; 0: none is */
+	__u64 data_ns;	 /* when its last data passed */
+	__u32 rtt_seq;	 /* the acknowledgement that ends the timing */
+	__u32 echo_ts;	 /* its timestamp */
+	__u32 echo_edge; /* the number up to which it allowed to send */
+	enum inner_echo echo;
 
 	/* totals over all connections of the entry */
 	__u64 packets;
@@ -105,13 +126,14 @@ struct inner_end {
 	struct zero_episode zeros[ZERO_EPISODES];
 
 	/* from a segment of this end passing here to its acknowledgement passing back */
-	__u64 rtt_samples;
-	__u64 rtt_sum_ns;
-	__u64 rtt_early_ns; /* sum of the first RTT_EARLY samples */
-	__u64 rtt_min_ns;
-	__u64 rtt_max_ns;
-	__u64 rtt_smooth_ns;	 /* RFC 6298 section 2, alpha 1/8 */
-	__u64 rtt_smooth_max_ns; /* its highest value */
+	struct inner_rtt ahead;
+	/*
+	 * From an acknowledgement for this end passing here to the first segment of this end that echoes
+	 * its timestamp (RFC 7323 section 3): the way that `ahead` does not see.
+	 */
+	struct inner_rtt back;
+	__u64 edge_checked; /* acknowledgements whose echo was followed to its end */
+	__u64 edge_hit;	    /* of these, those whose window this end then used up */
 };
 
 struct inner_flow {

@@ -25,6 +25,8 @@ struct segment {
 	__u32 ack;
 	__u32 payload;
 	__u32 size; /* of one segment, where the packet is several; else 0 */
+	__u32 ts;   /* timestamp and its echo (RFC 7323), with has_ts */
+	__u32 ts_echo;
 	__u16 window;
 	__u8 flags;
 	__u8 from;  /* which end sent it: 0 or 1 */
@@ -32,6 +34,7 @@ struct segment {
 	__u8 scale; /* a SYN's window scale option, or SCALE_NOT_SENT */
 	__u8 congested;
 	__u8 local;
+	__u8 has_ts;
 };
 
 static __always_inline bool seq_before(__u32 a, __u32 b)
@@ -60,6 +63,7 @@ static __always_inline void zero_begins(struct inner_end *e, struct inner_end *p
 	e->zero_since_ns = now;
 	/* How long a probe waits for its answer is the receiver's doing and no time of the path. */
 	peer->rtt_ns = 0;
+	e->echo_ns = 0;
 }
 
 /* What a connection leaves behind for one with the same addresses and ports: its totals only. */
@@ -71,6 +75,7 @@ static __always_inline void end_renews(struct inner_end *e, __u64 now)
 	e->scale = SCALE_UNKNOWN;
 	e->offered = SCALE_UNKNOWN;
 	e->rtt_ns = 0;
+	e->echo_ns = 0;
 	e->gap_ns = 0;
 }
 
@@ -107,25 +112,76 @@ static __always_inline void on_syn(struct inner_flow *f, struct inner_end *me, s
 	me->rtt_ns = s->now_ns;
 }
 
-static __always_inline void rtt_sample(struct inner_end *e, __u64 rtt)
+/* `steady` is false where the time may hold a pause of the sender's own making; a smoothed value must not. */
+static __always_inline void rtt_sample(struct inner_rtt *r, __u64 rtt, bool steady)
 {
-	e->rtt_ns = 0;
-	if (!e->rtt_samples) {
-		e->rtt_min_ns = rtt;
-		e->rtt_smooth_ns = rtt;
-	} else {
-		e->rtt_smooth_ns += (__s64)(rtt - e->rtt_smooth_ns) >> 3;
+	if (!r->samples || rtt < r->min_ns)
+		r->min_ns = rtt;
+	if (rtt > r->max_ns)
+		r->max_ns = rtt;
+	if (r->samples < RTT_EARLY)
+		r->early_ns += rtt;
+	r->samples += 1;
+	r->sum_ns += rtt;
+	if (!steady)
+		return;
+	if (r->smooth_ns)
+		r->smooth_ns += (__s64)(rtt - r->smooth_ns) >> 3;
+	else
+		r->smooth_ns = rtt;
+	if (r->smooth_ns > r->smooth_max_ns)
+		r->smooth_max_ns = r->smooth_ns;
+}
+
+/* An acknowledgement whose timestamp the sender will echo: awaited if no other one is. */
+static __always_inline void echo_await(struct inner_end *me, const struct segment *s, bool advanced)
+{
+	__u32 edge = s->ack + me->window;
+
+	if (!s->has_ts || me->scale > 14 || !me->window)
+		return;
+	if (me->echo_ns) {
+		/* Several of one tick: the sender has seen the last of them. */
+		if (s->ts == me->echo_ts)
+			me->echo_edge = edge;
+		return;
 	}
-	if (e->rtt_samples < RTT_EARLY)
-		e->rtt_early_ns += rtt;
-	e->rtt_samples += 1;
-	e->rtt_sum_ns += rtt;
-	if (rtt < e->rtt_min_ns)
-		e->rtt_min_ns = rtt;
-	if (rtt > e->rtt_max_ns)
-		e->rtt_max_ns = rtt;
-	if (e->rtt_smooth_ns > e->rtt_smooth_max_ns)
-		e->rtt_smooth_max_ns = e->rtt_smooth_ns;
+	if (!advanced)
+		return;
+	me->echo_ts = s->ts;
+	me->echo_edge = edge;
+	me->echo = 0;
+	me->echo_ns = s->now_ns;
+}
+
+/*
+ * Data that echoes a timestamp of the reader: how long that took, and whether the sender used up the
+ * window that it then knew. Near the reader nothing else tells, since what is in flight is still on
+ * its way here.
+ */
+static __always_inline void echo_seen(struct inner_end *me, struct inner_end *peer, const struct segment *s,
+				      __u32 end)
+{
+	__s32 later = s->ts_echo - peer->echo_ts;
+	__u64 took = s->now_ns - peer->echo_ns;
+
+	if (!peer->echo_ns || !s->has_ts || later < 0)
+		return;
+	if (later > 0) {
+		if (peer->echo & ECHO_TIMED) {
+			me->edge_checked += 1;
+			if (peer->echo & ECHO_EDGE)
+				me->edge_hit += 1;
+		}
+		peer->echo_ns = 0;
+		return;
+	}
+	/* One that sent nothing for most of that time may have had nothing to send. */
+	if (!(peer->echo & ECHO_TIMED))
+		rtt_sample(&me->back, took, s->now_ns - me->data_ns < took / 2);
+	peer->echo |= ECHO_TIMED;
+	if ((__s32)(peer->echo_edge - end) < (__s32)me->segment_max)
+		peer->echo |= ECHO_EDGE;
 }
 
 static __always_inline void on_window(struct inner_end *me, struct inner_end *peer, const struct segment *s)
@@ -153,15 +209,21 @@ static __always_inline void on_window(struct inner_end *me, struct inner_end *pe
 /* The acknowledgement and the window of a segment; one that is older than what came says nothing new. */
 static __always_inline void on_ack(struct inner_end *me, struct inner_end *peer, const struct segment *s)
 {
+	bool advanced = !(me->seen & SEEN_ACK) || me->ack != s->ack;
+
 	if ((me->seen & SEEN_ACK) && seq_before(s->ack, me->ack))
 		return;
 	me->ack = s->ack;
 	me->seen |= SEEN_ACK;
-	if (peer->rtt_ns && !seq_before(s->ack, peer->rtt_seq))
-		rtt_sample(peer, s->now_ns - peer->rtt_ns);
+	if (peer->rtt_ns && !seq_before(s->ack, peer->rtt_seq)) {
+		rtt_sample(&peer->ahead, s->now_ns - peer->rtt_ns, true);
+		peer->rtt_ns = 0;
+	}
 	/* A SYN's window is never scaled, and nobody fills it. */
-	if (!(s->flags & TCP_SYN))
-		on_window(me, peer, s);
+	if (s->flags & TCP_SYN)
+		return;
+	on_window(me, peer, s);
+	echo_await(me, s, advanced);
 }
 
 /* Numbers that passed before, or that had been skipped. */
@@ -209,6 +271,8 @@ static __always_inline void on_data(struct inner_end *me, struct inner_end *peer
 		me->gap_ns = s->now_ns;
 	}
 	me->seq_next = end;
+	echo_seen(me, peer, s, end);
+	me->data_ns = s->now_ns;
 	if (!(peer->seen & SEEN_ACK))
 		return;
 	in_flight = end - peer->ack;

@@ -50,7 +50,14 @@ struct inner_tcp {
 	__u8 flags;
 	__be16 window;
 	__be32 check_urgent;
+	/* RFC 7323 appendix A: two NOPs and the timestamps, if that is what the options begin with */
+	__be32 ts_kind;
+	__be32 ts;
+	__be32 ts_echo;
 };
+
+#define TCP_TS	   32 /* bytes, with them */
+#define TS_ALIGNED 0x0101080a
 
 /* Address and port of both ends into the key, the smaller first; says which of the two sent it. */
 static __always_inline __u8 key_ends(struct inner_key *key, const __u64 src[2], __u16 sport,
@@ -188,7 +195,8 @@ static __always_inline enum inner_fate inner_parse(const struct inner_bytes *b, 
 		return INNER_BAD;
 	if (b->at + header + TCP_MIN > b->end)
 		return INNER_PAGED;
-	if (!bytes_read(b, header, &tcp, TCP_MIN))
+	if (b->at + header + TCP_TS <= b->end ? !bytes_read(b, header, &tcp, TCP_TS)
+					      : !bytes_read(b, header, &tcp, TCP_MIN))
 		return INNER_BAD;
 	tcp_header = (tcp.offset >> 4) * 4;
 	if (tcp_header < TCP_MIN || total < header + tcp_header)
@@ -199,6 +207,11 @@ static __always_inline enum inner_fate inner_parse(const struct inner_bytes *b, 
 	s->size = b->size;
 	s->window = bpf_ntohs(tcp.window);
 	s->flags = tcp.flags;
+	if (tcp_header >= TCP_TS && tcp.ts_kind == bpf_htonl(TS_ALIGNED)) {
+		s->has_ts = 1;
+		s->ts = bpf_ntohl(tcp.ts);
+		s->ts_echo = bpf_ntohl(tcp.ts_echo);
+	}
 	s->scale = SCALE_NOT_SENT;
 	if (s->flags & TCP_SYN) {
 		if (b->at + header + tcp_header > b->end)

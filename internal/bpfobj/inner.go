@@ -2,12 +2,13 @@
 
 package bpfobj
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -type inner_seen -cflags "-O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -I../../bpf/headers -I../../bpf/lib -nostdinc" Inner ../../bpf/inner.bpf.c
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -type inner_seen -type inner_rtt -cflags "-O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare -I../../bpf/headers -I../../bpf/lib -nostdinc" Inner ../../bpf/inner.bpf.c
 
 // The kernel's types of bpf/lib/inner_abi.h.
 type (
 	InnerFlow = InnerInnerFlow
 	InnerKey  = InnerInnerKey
+	InnerRTT  = InnerInnerRtt
 )
 
 // Bits of an end's Seen.

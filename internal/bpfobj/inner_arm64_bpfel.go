@@ -48,8 +48,12 @@ type InnerInnerFlow struct {
 		Window          uint64
 		GapNs           uint64
 		RttNs           uint64
+		EchoNs          uint64
+		DataNs          uint64
 		RttSeq          uint32
-		Pad2            uint32
+		EchoTs          uint32
+		EchoEdge        uint32
+		Echo            uint32
 		Packets         uint64
 		Bytes           uint64
 		Segments        uint64
@@ -75,13 +79,10 @@ type InnerInnerFlow struct {
 			StartNs  uint64
 			LastedNs uint64
 		}
-		RttSamples     uint64
-		RttSumNs       uint64
-		RttEarlyNs     uint64
-		RttMinNs       uint64
-		RttMaxNs       uint64
-		RttSmoothNs    uint64
-		RttSmoothMaxNs uint64
+		Ahead       InnerInnerRtt
+		Back        InnerInnerRtt
+		EdgeChecked uint64
+		EdgeHit     uint64
 	}
 	OpenedNs    uint64
 	Connections uint64
@@ -100,6 +101,17 @@ type InnerInnerOptions struct {
 	Bytes  [64]uint8
 	Length uint32
 	Pad    uint32
+}
+
+type InnerInnerRtt struct {
+	_           structs.HostLayout
+	Samples     uint64
+	SumNs       uint64
+	EarlyNs     uint64
+	MinNs       uint64
+	MaxNs       uint64
+	SmoothNs    uint64
+	SmoothMaxNs uint64
 }
 
 type InnerInnerSeen uint32

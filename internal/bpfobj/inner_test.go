@@ -184,8 +184,8 @@ func TestInnerHandshake(t *testing.T) {
 		if near.Scale != 7 || far.Scale != 9 || near.Window != 1000<<7 || far.Window != 0 || near.WindowMax != 1000<<7 {
 			t.Errorf("scales %d and %d, windows %d and %d", near.Scale, far.Scale, near.Window, far.Window)
 		}
-		if near.Packets != 2 || far.Packets != 1 || near.RttSamples != 1 || near.RttMinNs != 1e6 || far.RttMinNs != 1e6 {
-			t.Errorf("packets %d and %d, %d samples, %d and %d ns", near.Packets, far.Packets, near.RttSamples, near.RttMinNs, far.RttMinNs)
+		if near.Packets != 2 || far.Packets != 1 || near.Ahead.Samples != 1 || near.Ahead.MinNs != 1e6 || far.Ahead.MinNs != 1e6 {
+			t.Errorf("packets %d and %d, %d samples, %d and %d ns", near.Packets, far.Packets, near.Ahead.Samples, near.Ahead.MinNs, far.Ahead.MinNs)
 		}
 		if near.Spi != 0xc0ffee02 || far.Spi != 0xc0ffee01 || near.Vantage != 2 || far.Vantage != 1 || f.Connections != 1 {
 			t.Errorf("SAs %x and %x, vantages %d and %d, %d connections", near.Spi, far.Spi, near.Vantage, far.Vantage, f.Connections)
@@ -353,10 +353,47 @@ func TestInnerWindowLimited(t *testing.T) {
 		t.Errorf("limited %d of %d segments, %d in flight, window up to %d", near.Limited, near.Segments, near.InFlightMax, far.WindowMax)
 	}
 	// The handshake's sample is the one of 1 ms.
-	if near.RttSamples != 41 || time.Duration(near.RttMaxNs) != 20*time.Millisecond || time.Duration(near.RttSumNs) != 801*time.Millisecond ||
-		time.Duration(near.RttEarlyNs) != 621*time.Millisecond || time.Duration(near.RttSmoothNs).Round(time.Millisecond) != 20*time.Millisecond {
-		t.Errorf("%d samples, longest %s, sum %s, early %s, smoothed %s", near.RttSamples, time.Duration(near.RttMaxNs),
-			time.Duration(near.RttSumNs), time.Duration(near.RttEarlyNs), time.Duration(near.RttSmoothNs))
+	if near.Ahead.Samples != 41 || time.Duration(near.Ahead.MaxNs) != 20*time.Millisecond || time.Duration(near.Ahead.SumNs) != 801*time.Millisecond ||
+		time.Duration(near.Ahead.EarlyNs) != 621*time.Millisecond || time.Duration(near.Ahead.SmoothNs).Round(time.Millisecond) != 20*time.Millisecond {
+		t.Errorf("%d samples, longest %s, sum %s, early %s, smoothed %s", near.Ahead.Samples, time.Duration(near.Ahead.MaxNs),
+			time.Duration(near.Ahead.SumNs), time.Duration(near.Ahead.EarlyNs), time.Duration(near.Ahead.SmoothNs))
+	}
+}
+
+// Near the reader little is in flight; timestamps tell what the sender knew, and how far away it is.
+func TestInnerEcho(t *testing.T) {
+	i := openInner(t)
+	stamps := func(ts, echo uint32) []byte {
+		o := append([]byte{1, 1, 8, 10}, make([]byte, 8)...)
+		binary.BigEndian.PutUint32(o[4:], ts)
+		binary.BigEndian.PutUint32(o[8:], echo)
+		return o
+	}
+	a, b := i.shake(nearV4, farV4)
+	b.window = 4 // 2048 bytes
+	b.options = stamps(100, 1)
+	i.see(b)
+	for n := range uint32(10) {
+		for k := range uint32(2) {
+			d := a
+			d.seq, d.payload, d.options = a.seq+1000*k, 1000, stamps(1, 100+10*n)
+			wait := time.Millisecond
+			if k == 0 {
+				wait = 30 * time.Millisecond
+			}
+			i.after(wait, d)
+		}
+		a.seq += 2000
+		b.ack, b.options = a.seq, stamps(110+10*n, 1)
+		i.see(b)
+	}
+	near := i.only().End[0]
+	if near.Back.Samples != 5 || time.Duration(near.Back.MinNs) != 30*time.Millisecond || time.Duration(near.Back.MaxNs) != 30*time.Millisecond || near.Back.SmoothMaxNs != 0 {
+		t.Errorf("back: %+v", near.Back)
+	}
+	// Every second one, but the last: an echo is followed until a later one comes.
+	if near.EdgeChecked != 4 || near.EdgeHit != near.EdgeChecked {
+		t.Errorf("%d of %d echoes used the window up", near.EdgeHit, near.EdgeChecked)
 	}
 }
 

@@ -41,6 +41,8 @@ const (
 	flowCongested
 	flowZeroEpisodes
 	flowZeroPackets
+	flowEdgeChecked
+	flowEdgeHit
 	flowZeroNS // the open episode included
 	flowCounters
 )
@@ -49,7 +51,7 @@ func flowCounts(e *FlowEndReading, clock time.Duration) counts {
 	c := make(counts, flowCounters)
 	for i, n := range []uint64{
 		e.Packets, e.PayloadBytes, e.Segments, e.Retransmissions, e.Reordered, e.Gaps, e.Limited, e.Probes,
-		e.Keepalives, e.Congested, e.ZeroEpisodes, e.ZeroPackets,
+		e.Keepalives, e.Congested, e.ZeroEpisodes, e.ZeroPackets, e.EdgeChecked, e.EdgeHit,
 	} {
 		c[i] = int64(n)
 	}
@@ -151,7 +153,9 @@ func (l *Ledger) flowReport() *Flows {
 	for _, measure := range []func(*Flow) int64{
 		func(f *Flow) int64 { return f.Ends[0].Zero.TotalUS + f.Ends[1].Zero.TotalUS },
 		func(f *Flow) int64 { return f.Ends[0].Retransmissions + f.Ends[1].Retransmissions },
-		func(f *Flow) int64 { return f.Ends[0].Limited + f.Ends[1].Limited },
+		func(f *Flow) int64 {
+			return f.Ends[0].Limited + f.Ends[1].Limited + f.Ends[0].EdgeHit + f.Ends[1].EdgeHit
+		},
 		func(f *Flow) int64 { return f.Ends[0].smoothedMax() + f.Ends[1].smoothedMax() },
 		func(f *Flow) int64 { return f.Ends[0].PayloadBytes + f.Ends[1].PayloadBytes },
 		(*Flow).unanswered,
@@ -192,11 +196,13 @@ func compareFlows(a, b *Flow) int {
 	return cmp.Or(x[0].Compare(y[0]), x[1].Compare(y[1]))
 }
 
-func (e *FlowEnd) smoothedMax() int64 {
-	if e.RTT == nil {
-		return 0
+func (e *FlowEnd) smoothedMax() (us int64) {
+	for _, r := range []*FlowRTT{e.RTT, e.Back} {
+		if r != nil {
+			us = max(us, r.SmoothedMaxUS)
+		}
 	}
-	return e.RTT.SmoothedMaxUS
+	return us
 }
 
 func (f *flow) report() Flow {
@@ -216,6 +222,7 @@ func (f *flow) end(i int) FlowEnd {
 		Packets: c[flowPackets], PayloadBytes: c[flowBytes], Segments: c[flowSegments],
 		Retransmissions: c[flowRetransmissions], Reordered: c[flowReordered], Gaps: c[flowGaps],
 		Limited: c[flowLimited], Probes: c[flowProbes], Keepalives: c[flowKeepalives], Congested: c[flowCongested],
+		EdgeChecked: c[flowEdgeChecked], EdgeHit: c[flowEdgeHit],
 		SegmentMax: int64(r.SegmentMax), InFlightMax: int64(r.InFlightMax), ActiveUS: (r.Last - r.First).Microseconds(),
 		Zero: ZeroWindow{
 			Episodes: c[flowZeroEpisodes], Packets: c[flowZeroPackets], TotalUS: c[flowZeroNS] / 1000,
@@ -243,12 +250,18 @@ func (f *flow) end(i int) FlowEnd {
 			})
 		}
 	}
-	if n := int64(r.RTT.Samples); n > 0 {
-		e.RTT = &FlowRTT{
-			Samples: n, MinUS: r.RTT.Min.Microseconds(), MeanUS: r.RTT.Sum.Microseconds() / n,
-			EarlyUS: r.RTT.Early.Microseconds() / min(n, RTTEarly), MaxUS: r.RTT.Max.Microseconds(),
-			SmoothedUS: r.RTT.Smoothed.Microseconds(), SmoothedMaxUS: r.RTT.SmoothedMax.Microseconds(),
-		}
-	}
+	e.RTT, e.Back = r.RTT.report(), r.Back.report()
 	return e
+}
+
+func (r *RTTReading) report() *FlowRTT {
+	n := int64(r.Samples)
+	if n == 0 {
+		return nil
+	}
+	return &FlowRTT{
+		Samples: n, MinUS: r.Min.Microseconds(), MeanUS: r.Sum.Microseconds() / n,
+		EarlyUS: r.Early.Microseconds() / min(n, RTTEarly), MaxUS: r.Max.Microseconds(),
+		SmoothedUS: r.Smoothed.Microseconds(), SmoothedMaxUS: r.SmoothedMax.Microseconds(),
+	}
 }

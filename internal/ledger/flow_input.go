@@ -58,7 +58,10 @@ type FlowEndReading struct {
 	Zeros        []ZeroReading // the newest, oldest first
 
 	First, Last time.Duration
-	RTT         RTTReading
+	RTT         RTTReading // from here to the other end and back, by its acknowledgements
+	Back        RTTReading // from here to this end and back, by echoed timestamps (RFC 7323)
+	EdgeChecked uint64     // acknowledgements for this end whose echo was followed
+	EdgeHit     uint64     // of these, those whose window this end then used up
 }
 
 // ZeroReading is one zero-window episode.
@@ -67,8 +70,7 @@ type ZeroReading struct {
 	Lasted time.Duration // 0: not over
 }
 
-// RTTReading is how long this end's segments took to be acknowledged, from here to the other end and
-// back.
+// RTTReading is how long something took, there and back.
 type RTTReading struct {
 	Samples                                     uint64
 	Sum, Early, Min, Max, Smoothed, SmoothedMax time.Duration // Early: sum of the first RTTEarly samples

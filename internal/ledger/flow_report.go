@@ -41,13 +41,16 @@ type FlowEnd struct {
 	Probes          int64 `json:"window_probes"`
 	Keepalives      int64 `json:"keepalives"`
 	Congested       int64 `json:"ecn_ce"`
+	EdgeChecked     int64 `json:"edge_checked"` // acknowledgements to this end whose echo was followed
+	EdgeHit         int64 `json:"edge_hit"`     // of these, those whose window it then used up
 	SegmentMax      int64 `json:"segment_max"`
 	InFlightMax     int64 `json:"in_flight_max"`
 	ActiveUS        int64 `json:"active_us"` // from its first packet to its last
 
 	Window *FlowWindow `json:"window"` // null: it advertised none
 	Zero   ZeroWindow  `json:"zero_window"`
-	RTT    *FlowRTT    `json:"rtt"` // null: not measured
+	RTT    *FlowRTT    `json:"rtt"`      // from here to the other end and back; null: not measured
+	Back   *FlowRTT    `json:"rtt_back"` // from here to this end and back, by echoed timestamps; null: not measured
 }
 
 // FlowSA names the SA that carries an end's packets.
@@ -88,7 +91,7 @@ type ZeroEpisode struct {
 	LastedUS int64     `json:"lasted_us"` // so far, where it is not over
 }
 
-// FlowRTT is how long an end's segments took to be acknowledged, from here to the other end and back.
+// FlowRTT is a round trip from here.
 type FlowRTT struct {
 	Samples       int64 `json:"samples"`
 	MinUS         int64 `json:"min_us"`

@@ -104,11 +104,7 @@ func endReading(f *bpfobj.InnerFlow, i int, at netip.AddrPort) ledger.FlowEndRea
 		ZeroEpisodes: e.ZeroEpisodes, ZeroPackets: e.ZeroPackets, ZeroTotal: time.Duration(e.ZeroNs),
 		ZeroLongest: time.Duration(e.ZeroLongestNs), ZeroSince: time.Duration(e.ZeroSinceNs),
 		First: time.Duration(e.FirstNs), Last: time.Duration(e.LastNs),
-		RTT: ledger.RTTReading{
-			Samples: e.RttSamples, Sum: time.Duration(e.RttSumNs), Early: time.Duration(e.RttEarlyNs),
-			Min: time.Duration(e.RttMinNs), Max: time.Duration(e.RttMaxNs),
-			Smoothed: time.Duration(e.RttSmoothNs), SmoothedMax: time.Duration(e.RttSmoothMaxNs),
-		},
+		RTT: rttReading(e.Ahead), Back: rttReading(e.Back), EdgeChecked: e.EdgeChecked, EdgeHit: e.EdgeHit,
 	}
 	if e.Vantage != 0 {
 		proto, ok := protos[e.SaProto]
@@ -128,4 +124,11 @@ func endReading(f *bpfobj.InnerFlow, i int, at netip.AddrPort) ledger.FlowEndRea
 		}
 	}
 	return out
+}
+
+func rttReading(r bpfobj.InnerRTT) ledger.RTTReading {
+	return ledger.RTTReading{
+		Samples: r.Samples, Sum: time.Duration(r.SumNs), Early: time.Duration(r.EarlyNs), Min: time.Duration(r.MinNs),
+		Max: time.Duration(r.MaxNs), Smoothed: time.Duration(r.SmoothNs), SmoothedMax: time.Duration(r.SmoothMaxNs),
+	}
 }

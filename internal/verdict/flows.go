@@ -112,17 +112,23 @@ func port(e *ledger.FlowEnd) string { return netip.AddrPortFrom(e.Addr, e.Port).
 
 func (t talk) inbound() bool { return t.sender.SA.Direction == ledger.In }
 
-// rtt is the least time from the sender to the reader and back: from here to either end and back, as far
-// as it was measured. The handshake gives both halves.
-func (t talk) rtt() (us int64, whole bool) {
-	if t.sender.RTT == nil {
-		return 0, false
+// rtts are the least and the mean time from the sender to the reader and back: from here to either end
+// and back, as far as it was measured. The handshake gives both halves, echoed timestamps the one
+// towards the sender again and again.
+func (t talk) rtts() (least, mean int64, whole bool) {
+	ahead, back := t.sender.RTT, t.sender.Back
+	if back == nil || t.reader.RTT != nil && t.reader.RTT.MinUS < back.MinUS {
+		if back = t.reader.RTT; back != nil && t.sender.Back != nil {
+			back = &ledger.FlowRTT{MinUS: back.MinUS, MeanUS: t.sender.Back.MeanUS}
+		}
 	}
-	us = t.sender.RTT.MinUS
-	if t.reader.RTT != nil {
-		return us + t.reader.RTT.MinUS, true
+	if ahead != nil {
+		least, mean = ahead.MinUS, ahead.MeanUS
 	}
-	return us, false
+	if back != nil {
+		least, mean = least+back.MinUS, mean+back.MeanUS
+	}
+	return least, mean, ahead != nil && back != nil
 }
 
 // rate is the payload per second while the reader had room, bytes.

@@ -17,63 +17,76 @@ const (
 	growthGraveUS = 400_000 // from which on it asks for action: speech and typing suffer
 )
 
-func growth(t talk) int64 {
-	rtt := t.sender.RTT
-	if rtt == nil || rtt.Samples < ledger.RTTEarly || rtt.SmoothedMaxUS < growthFactor*rtt.MinUS {
-		return 0
+// grown picks the half of the round trip that grew most, towards the reader or back to the sender.
+func grown(t talk) (rtt *ledger.FlowRTT, by int64, back bool) {
+	for i, r := range []*ledger.FlowRTT{t.sender.RTT, t.sender.Back} {
+		if r == nil || r.Samples < ledger.RTTEarly || r.SmoothedMaxUS < growthFactor*r.MinUS {
+			continue
+		}
+		if g := r.SmoothedMaxUS - r.MinUS; g > by {
+			rtt, by, back = r, g, i == 1
+		}
 	}
-	return rtt.SmoothedMaxUS - rtt.MinUS
+	return rtt, by, back
 }
+
+func growth(t talk) int64 { _, by, _ := grown(t); return by }
 
 func innerRTTGrowth(r *ledger.Report) []Finding {
 	var out []Finding
 	for _, group := range groups(talks(r), func(t talk) ledger.SAKey { return t.sender.SA.Key() }) {
 		t := worst(group, growth)
-		grown := growth(t)
-		if grown < growthUS {
+		rtt, by, back := grown(t)
+		if by < growthUS {
 			continue
 		}
 		severity := Info
-		if grown >= growthGraveUS {
+		if by >= growthGraveUS {
 			severity = Warning
 		}
-		where := "on this gateway's own side, behind it"
-		if !t.inbound() {
+		whom, how := t.reader, "its acknowledgements"
+		if back {
+			whom, how = t.sender, "echoed timestamps"
+		}
+		// What goes out into the tunnel and comes back, or what came from it: the far half.
+		where := "on this gateway's own side"
+		if t.inbound() == back {
 			where = "in the tunnel's path or behind the peer"
 		}
-		rtt := t.sender.RTT
 		marks := total(group, func(t talk) int64 { return t.sender.Congested })
 		out = append(out, Finding{
 			ID: InnerRTTGrowth, Severity: severity, Subject: t.subject(),
 			Confidence: sure(counted, blurred(r), missed(r)),
-			Summary: fmt.Sprintf("%s: the round trip from here to %s grew from %s to %s under load. A queue %s holds about %s of what is in flight "+
+			Summary: fmt.Sprintf("%s: the round trip from here to %s grew from %s to %s under load. A queue %s holds about %s of this connection "+
 				"(bufferbloat); everything that shares it waits as long.",
-				t.saName(), port(t.reader), seconds(rtt.MinUS), seconds(rtt.SmoothedMaxUS), where,
-				size(min(t.sender.InFlightMax, int64(float64(t.rate())*float64(grown)/1e6)))),
+				t.saName(), port(whom), seconds(rtt.MinUS), seconds(rtt.SmoothedMaxUS), where,
+				size(int64(float64(t.rate())*float64(by)/1e6))),
 			Evidence: []Evidence{
-				{"flows.rtt.min", rtt.MinUS, "µs", fromInner, "from here to the reader and back"},
+				{"flows.rtt.min", rtt.MinUS, "µs", fromInner, "from here to " + whom.Addr.String() + " and back, by " + how},
 				{"flows.rtt.smoothed_max", rtt.SmoothedMaxUS, "µs", fromInner, "RFC 6298"},
 				{"flows.rtt.early", rtt.EarlyUS, "µs", fromInner, "mean of the first samples"},
 				{"flows.rtt.samples", rtt.Samples, "samples", fromInner, ""},
 				{"flows.in_flight_max", t.sender.InFlightMax, "bytes", fromInner, "sent and not acknowledged"},
 				{"flows.ecn_ce", marks, "packets", fromInner, "marked by a router that would rather have dropped them"},
 			},
-			Remedy: growthRemedies(t),
+			Remedy: growthRemedies(t, t.inbound() == back),
 		})
 	}
 	return out
 }
 
-func growthRemedies(t talk) []Remedy {
+func growthRemedies(t talk, far bool) []Remedy {
 	kbit := max(1, t.rate()*8*95/100/1000)
 	text := "Put the queue where it can be kept short: shape a little below the bottleneck's rate, with fair queueing. Before encryption it " +
 		"tells the connections apart; behind it an SA is one flow. The rate is 95 % of what this connection reached."
-	device := "<xfrm interface or the one towards the path>"
-	if t.inbound() {
+	shaper, device := forHost, "<xfrm interface or the one towards the path>"
+	if far && t.inbound() {
+		shaper, device = forPath, "<there, at the peer: the interface towards this gateway>"
+	} else if !far && t.inbound() {
 		device = "<interface towards the hosts>"
 	}
 	return []Remedy{
-		{For: forHost, Text: text, Commands: []string{
+		{For: shaper, Text: text, Commands: []string{
 			fmt.Sprintf("tc qdisc replace dev %s root cake bandwidth %dkbit", device, kbit),
 			"tc -s qdisc show   # backlog and delays of the queues here",
 		}},

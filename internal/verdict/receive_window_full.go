@@ -123,7 +123,7 @@ func windowFullRemedies(r *ledger.Report, t talk) []Remedy {
 		},
 	}}
 	rate := t.rate()
-	rtt, whole := t.rtt()
+	rtt, _, whole := t.rtts()
 	if rate > 0 && rtt > 0 && t.reader.Window != nil && t.reader.Window.Scale != nil {
 		need, bridge := bufferFor(rate, rtt), 2*int64(float64(rate)*float64(t.reader.Zero.LongestUS)/1e6)
 		atLeast := ""

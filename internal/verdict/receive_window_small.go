@@ -23,17 +23,30 @@ const (
 	longUS = 5_000
 )
 
-// bounded says whether the window, and nothing else, bounds the talk: at least half of its segments
-// used the window up, and the round trip did not grow, so that no queue on the way was full.
+// echoesLeast is how many echoes it takes to judge by them.
+const echoesLeast = 20
+
+// usedUp says how many of how many looks at the window found it used up. This gateway sees what is in
+// flight only where it is near the sender; near the reader the echoed timestamps tell what the sender knew.
+func usedUp(t talk) (hits, looks int64, counter string) {
+	s := t.sender
+	if s.EdgeChecked >= echoesLeast && s.EdgeHit*s.Segments > s.Limited*s.EdgeChecked {
+		return s.EdgeHit, s.EdgeChecked, "flows.edge_hit"
+	}
+	return s.Limited, s.Segments, "flows.window_limited"
+}
+
+// bounded says whether the window, and nothing else, bounds the talk: at least half of the time it was
+// used up, and the round trip did not grow, so that no queue on the way was full.
 func bounded(t talk) bool {
 	w, s := t.reader.Window, t.sender
-	if w == nil || w.Scale == nil || w.Max > smallWindow || s.Segments < smallSegments || s.RTT == nil || s.RTT.Samples < 8 {
+	if w == nil || w.Scale == nil || w.Max > smallWindow || s.Segments < smallSegments {
 		return false
 	}
-	rtt, _ := t.rtt()
+	least, mean, _ := t.rtts()
+	hits, looks, _ := usedUp(t)
 	return !stalled(t) && t.reader.Zero.TotalUS*stallShare < s.ActiveUS &&
-		2*s.Limited >= s.Segments && s.RTT.MeanUS < 2*s.RTT.MinUS &&
-		rtt >= longUS && ceiling(w.Max, rtt) <= slowRate
+		2*hits >= looks && mean < 2*least && least >= longUS && ceiling(w.Max, least) <= slowRate
 }
 
 // ceiling is the most that a window lets through, bytes per second.
@@ -53,7 +66,8 @@ func receiveWindowSmall(r *ledger.Report) []Finding {
 	var out []Finding
 	for _, group := range groups(all, func(t talk) place { return place{t.sender.SA.Key(), t.reader.Addr} }) {
 		t := worst(group, func(t talk) int64 { return t.sender.PayloadBytes })
-		rtt, whole := t.rtt()
+		rtt, mean, whole := t.rtts()
+		hits, looks, counter := usedUp(t)
 		window := t.reader.Window
 		least := ""
 		if !whole {
@@ -64,16 +78,16 @@ func receiveWindowSmall(r *ledger.Report) []Finding {
 			ID: ReceiveWindowSmall, Severity: Warning, Subject: t.subject(),
 			Confidence: sure(witnessed, blurred(r), missed(r), !whole),
 			Summary: fmt.Sprintf("%s: the receive window of %s never opened beyond %s. With a round trip of %s%s that lets through %s at most, "+
-				"and the sender %s used it up with %s of its segments (%s). The path was not full.",
+				"and the sender %s had used it up in %s of the looks at it (%s). The path was not full.",
 				t.saName(), port(t.reader), size(window.Max), least, seconds(rtt), speed(most), port(t.sender),
-				share(t.sender.Limited, t.sender.Segments), connections(len(group))),
+				share(hits, looks), connections(len(group))),
 			Evidence: []Evidence{
 				{"flows.window.max", window.Max, "bytes", fromInner, fmt.Sprintf("scale %d", *window.Scale)},
-				{"flows.window_limited", t.sender.Limited, "segments", fromInner,
-					fmt.Sprintf("of %d left no room for one more", t.sender.Segments)},
+				{counter, hits, "times", fromInner,
+					fmt.Sprintf("of %d left the sender no room for one more segment", looks)},
 				{"flows.in_flight_max", t.sender.InFlightMax, "bytes", fromInner, "sent and not acknowledged"},
 				{"flows.rtt.min", rtt, "µs", fromInner, "from end to end, both halves as seen here"},
-				{"flows.rtt.mean", t.sender.RTT.MeanUS, "µs", fromInner, "the half towards the reader: it did not grow, so no queue was full"},
+				{"flows.rtt.mean", mean, "µs", fromInner, "it did not grow, so no queue was full"},
 				{"flows.rate", t.rate(), "bytes/s", fromInner, "payload, over the connection's whole time"},
 			},
 			Remedy: smallRemedies(r, t, rtt),

@@ -79,6 +79,13 @@ var flowScenarios = []Scenario{
 		small(s, r)
 		r.RTT = ledger.RTTReading{}
 	}), Want: []verdict.ID{verdict.ReceiveWindowSmall}, Says: []string{"at least 20 ms"}, Grade: verdict.Warning, Sure: 0.76},
+	{Name: "small window of a reader behind this gateway", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, r *end) {
+		small(s, r)
+		ledgertest.Trips(s, 100, 2*time.Millisecond, 3*time.Millisecond)
+		ledgertest.Trips(r, 1, 20*time.Millisecond, 20*time.Millisecond)
+		s.Limited, s.InFlightMax, s.EdgeChecked, s.EdgeHit = 0, 3000, 80, 72
+		s.Back = ledger.RTTReading{Samples: 90, Sum: 90 * 22 * time.Millisecond, Min: 20 * time.Millisecond, Max: 30 * time.Millisecond}
+	}), Want: []verdict.ID{verdict.ReceiveWindowSmall}, Says: []string{"SA 0xc0ffee01", "round trip of 22 ms", "90.0 %"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "small window that nobody fills", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, r *end) { small(s, r); s.Limited = 100 })},
 	{Name: "small window of a full path", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, r *end) {
 		small(s, r)
@@ -113,6 +120,10 @@ var flowScenarios = []Scenario{
 		Grade: verdict.Warning, Sure: 0.8},
 	{Name: "a queue behind this gateway", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.RTT.SmoothedMax = 150 * time.Millisecond }),
 		Want: []verdict.ID{verdict.InnerRTTGrowth}, Says: []string{"on this gateway's own side"}, Grade: verdict.Info, Sure: 0.8},
+	{Name: "a queue that fills from the far side", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) {
+		s.Back = ledger.RTTReading{Samples: 60, Sum: 60 * 300 * time.Millisecond, Min: 30 * time.Millisecond, Max: 900 * time.Millisecond, SmoothedMax: 800 * time.Millisecond}
+	}), Want: []verdict.ID{verdict.InnerRTTGrowth}, Says: []string{"from here to 10.2.0.1:40000 grew from 30 ms to 800 ms", "in the tunnel's path or behind the peer"},
+		Grade: verdict.Warning, Sure: 0.8},
 	{Name: "a long path without a queue", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) {
 		ledgertest.Trips(s, 100, 600*time.Millisecond, 700*time.Millisecond)
 	})},
