@@ -12,6 +12,7 @@ import (
 const InnerRTTGrowth ID = "inner-rtt-growth"
 
 const (
+	growthSamples = 16      // fewer say little, and there is one in each round trip at most
 	growthFactor  = 4       // the smoothed round trip against the least one
 	growthUS      = 100_000 // and by at least so much
 	growthGraveUS = 400_000 // from which on it asks for action: speech and typing suffer
@@ -20,7 +21,7 @@ const (
 // grown picks the half of the round trip that grew most, towards the reader or back to the sender.
 func grown(t talk) (rtt *ledger.FlowRTT, by int64, back bool) {
 	for i, r := range []*ledger.FlowRTT{t.sender.RTT, t.sender.Back} {
-		if r == nil || r.Samples < ledger.RTTEarly || r.SmoothedMaxUS < growthFactor*r.MinUS {
+		if r == nil || r.Samples < growthSamples || r.SmoothedMaxUS < growthFactor*r.MinUS {
 			continue
 		}
 		if g := r.SmoothedMaxUS - r.MinUS; g > by {

@@ -3,7 +3,6 @@
 package scenario
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -333,13 +332,27 @@ func TestInnerQueue(t *testing.T) {
 	b.must(err)
 	time.Sleep(2 * time.Second)
 	o := b.finish()
-	for _, c := range []*traffic.TCP{small, bulk} {
-		s, r := o.flow(t, c)
-		x, _ := json.Marshal(s)
-		y, _ := json.Marshal(r)
-		t.Logf("%s\n%s\nreceived %d", x, y, c.Received())
+
+	sender, reader := o.flow(t, small)
+	if sender.Back == nil || sender.RTT == nil || reader.Window == nil || reader.Window.Scale == nil {
+		t.Fatalf("not measured: %+v and %+v", sender, reader)
 	}
-	t.Logf("%d in %s", got, took)
+	// The path's delay lies between gateway B and the sender, both ways.
+	if least := 2 * delay.Microseconds(); sender.Back.MinUS < least || sender.Back.MinUS > 2*least || sender.RTT.MinUS > least/2 {
+		t.Errorf("round trip back to the sender %d µs, to the reader %d; the path takes %d", sender.Back.MinUS, sender.RTT.MinUS, least)
+	}
+	if sender.EdgeChecked < 20 || sender.EdgeHit*10 < sender.EdgeChecked*9 {
+		t.Errorf("the window was found used up %d of %d times", sender.EdgeHit, sender.EdgeChecked)
+	}
+	// What the reader got per second is what the window lets through per round trip.
+	rate, most := float64(got)/took.Seconds(), float64(reader.Window.Max)/(float64(sender.Back.MinUS)/1e6)
+	if rate > 1.1*most || rate < most/2 {
+		t.Errorf("%.0f bytes per second came; a window of %d lets %.0f through", rate, reader.Window.Max, most)
+	}
+	sender, _ = o.flow(t, bulk)
+	if sender.Back == nil || sender.EdgeChecked == 0 || sender.EdgeHit*2 > sender.EdgeChecked || sender.RTT.SmoothedMaxUS > sender.Back.SmoothedMaxUS/2 {
+		t.Errorf("the bulk transfer: %+v", sender)
+	}
 	o.checkFindings(t, "receive-window-small "+name(b.tunnel.AtoB[0].SPI), "inner-rtt-growth "+name(b.tunnel.AtoB[1].SPI))
 	o.checkSelf(t)
 }
