@@ -61,7 +61,7 @@ var placeOfFunction = map[string]Place{
 	"__dev_queue_xmit": PlaceQueue, "__dev_xmit_skb": PlaceQueue, "dev_queue_xmit": PlaceQueue, "sch_direct_xmit": PlaceQueue,
 	"kfree_skb_list": PlaceQueue, "__kfree_skb_list": PlaceQueue, "__qdisc_": PlaceQueue, "qdisc_": PlaceQueue,
 	"dev_qdisc_": PlaceQueue, "dev_hard_start_xmit": PlaceQueue, "validate_xmit_": PlaceQueue, "rtnl_kfree_skbs": PlaceQueue,
-	"tcf_": PlaceTC, "__tcf_": PlaceTC, "sch_handle_egress": PlaceTC, "sch_handle_ingress": PlaceTC, "tc_run": PlaceTC,
+	"tcf_": PlaceTC, "tcf_kfree_skb_list": PlaceQueue, "__tcf_": PlaceTC, "sch_handle_egress": PlaceTC, "sch_handle_ingress": PlaceTC, "tc_run": PlaceTC,
 	"__netif_receive_skb_core": PlaceTC, "__netif_receive_skb": PlaceTC,
 	"netif_receive_generic_xdp": PlaceXDP, "do_xdp_generic": PlaceXDP, "bpf_prog_run_generic_xdp": PlaceXDP,
 	"enqueue_to_backlog": PlaceBacklog, "netif_rx": PlaceBacklog, "gro_cells_": PlaceBacklog, "flush_backlog": PlaceBacklog,
@@ -96,6 +96,10 @@ func (d *DropID) place() Place {
 	if strings.HasPrefix(d.Reason, "QDISC_") {
 		return PlaceQueue
 	}
+	if d.Reason == "" && d.Function == "__dev_queue_xmit" {
+		// Kernels without reasons free what a queue refuses in kfree_skb_list(), so this is a filter.
+		return PlaceTC
+	}
 	best, place := 0, PlaceDriver
 	for prefix, p := range placeOfFunction {
 		if len(prefix) > best && strings.HasPrefix(d.Function, prefix) {
@@ -115,7 +119,7 @@ func (d *DropID) place() Place {
 	return PlaceDriver
 }
 
-// lossOf says whether a drop is a packet lost. Not every kfree_skb() is one: the transport layer
+// loss says whether a drop is a packet lost. Not every kfree_skb() is one: the transport layer
 // frees what it has dealt with, packet capture its copies, and many drivers what they have sent.
 func (d *DropID) loss(p Place) bool {
 	switch p {

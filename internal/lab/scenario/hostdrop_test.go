@@ -4,12 +4,15 @@ package scenario
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"net"
 	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"xfrmscope/internal/lab/inject"
 	"xfrmscope/internal/lab/tunnel"
@@ -144,4 +147,93 @@ func (b *bench) nftCounters() map[string]int64 {
 		out[m[2]] = n
 	}
 	return out
+}
+
+// localRuleset drops what is for gateway B itself, and IKE of its peer on one of two ports.
+const localRuleset = `
+table inet lab {
+	chain at_input {
+		type filter hook input priority 0; policy accept;
+		ip saddr 10.1.1.1 counter drop comment "inner"
+		udp dport 500 counter drop comment "ike"
+	}
+}
+`
+
+// TestLocalDrops has gateway B, as the end of its tunnels, lose packets by its firewall, for want of
+// the next hop's link address, and by the reverse path filter. IKE that nobody listens for looks like
+// IKE that is filtered, and is not.
+func TestLocalDrops(t *testing.T) {
+	tunnel.Need(t)
+	b := open(t, tunnel.Options{Pairs: 2}, nil)
+	b.run("nft", localRuleset, "-f", "-")
+	there, other, back := b.tunnel.AtoB[0], b.tunnel.AtoB[1], b.tunnel.BtoA[0]
+	b.send(there, 30)
+	b.send(other, 30)
+	b.send(back, 30)
+	for port, count := range map[string]int{"500": 7, "4500": 9} {
+		if err := b.tunnel.A.Do(func() error { return unheard(b.tunnel.B.Outer.String()+":"+port, count) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.settle()
+
+	if err := errors.Join(b.tunnel.A.Sysctl("ipv4/conf/wan/arp_ignore", "8"), b.tunnel.B.Sysctl("ipv4/neigh/wan/retrans_time_ms", "100"),
+		b.tunnel.B.IP("neigh del "+b.tunnel.A.Outer.String()+" dev "+tunnel.WAN)); err != nil {
+		t.Fatal(err)
+	}
+	b.send(back, 3)
+	time.Sleep(time.Second)
+	if err := b.tunnel.B.IP(fmt.Sprintf("neigh replace %s lladdr %s nud permanent dev %s", b.tunnel.A.Outer, b.tunnel.A.MAC, tunnel.WAN)); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := errors.Join(b.tunnel.B.Sysctl("ipv4/conf/all/rp_filter", "1"), b.tunnel.B.Sysctl("ipv4/conf/wan/rp_filter", "1"),
+		b.tunnel.B.IP("route add "+b.tunnel.A.Outer.String()+"/32 dev lo")); err != nil {
+		t.Fatal(err)
+	}
+	b.send(there, 20)
+	b.settle()
+	if err := b.tunnel.B.IP("route del " + b.tunnel.A.Outer.String() + "/32 dev lo"); err != nil {
+		t.Fatal(err)
+	}
+	diff(t, "packets that nftables dropped", map[string]int64{"inner": 30, "ike": 7}, b.nftCounters())
+	o := b.finish()
+	values := func(in bins) []int64 {
+		return []int64{*in.Arrivals, *in.LostInHost, *in.Decapsulated, *in.InnerDropped, *in.Delivered, *in.Unattributed}
+	}
+	what := "arrived, lost in host, decapsulated, inner path, delivered, unattributed"
+	diff(t, what, []int64{50, 20, 30, 0, 30, 0}, values(o.find(t, there.SPI, "in").Ledger))
+	diff(t, what, []int64{30, 0, 30, 30, 0, 0}, values(o.find(t, other.SPI, "in").Ledger))
+	out := o.find(t, back.SPI, "out").Ledger
+	diff(t, "encapsulated, lost, on the wire, unattributed", []int64{33, 3, 30, 0},
+		[]int64{*out.Encapsulated, *out.LostOnEgress, *out.OnWire, *out.Unattributed})
+	ike := map[string]int64{}
+	for _, d := range o.report.Drops {
+		if d.Stage == "ike" {
+			ike[fmt.Sprintf("%d %s %v", d.DstPort, d.Place, d.Lost)] += d.Packets
+		}
+	}
+	diff(t, "IKE by port and place", map[string]int64{"500 netfilter true": 7, "4500 socket true": 9}, ike)
+	o.checkFindings(t, "rp-filter-drop "+name(there.SPI), "firewall-drop "+name(other.SPI), "firewall-drop", "egress-drop "+name(back.SPI))
+	o.checkSelf(t)
+}
+
+// unheard sends datagrams from a socket that does not hear that they are refused.
+func unheard(to string, count int) error {
+	addr, err := net.ResolveUDPAddr("udp", to)
+	if err != nil {
+		return err
+	}
+	conn, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return err
+	}
+	for range count {
+		if _, err := conn.WriteToUDP(make([]byte, 64), addr); err != nil {
+			return errors.Join(err, conn.Close())
+		}
+		time.Sleep(pace)
+	}
+	return conn.Close()
 }

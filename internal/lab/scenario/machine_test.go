@@ -233,7 +233,7 @@ func TestBacklog(t *testing.T) {
 	}
 	diff(t, "packets that the report says the backlog dropped", dropped, sum)
 	o.checkFindings(t, "softnet-drop")
-	diff(t, "what it explains", []string{"path-loss"}, o.report.Findings[0].Folded)
+	diff(t, "what it explains", []string{"host-ingress-drop", "path-loss"}, o.report.Findings[0].Folded)
 	o.checkSelf(t)
 }
 
