@@ -69,7 +69,8 @@ func (l *Ledger) dropList() []Drop {
 			Stage: stage, SPI: key.SPI, Dst: key.Dst, Src: id.Src, Proto: key.Proto, Direction: key.Direction,
 			SrcPort: id.SrcPort, DstPort: id.DstPort, ReqID: id.ReqID, IfID: id.IfID, KnownSA: known,
 			Place: p, Function: id.Function, Module: id.Module, Reason: id.Reason, Ifindex: id.Ifindex,
-			Lost: id.loss(p), Packets: n,
+			// Without the stack hooks nobody says which drops inside xfrm its counters explain.
+			Lost: id.loss(p) && (l.stackSeen || p != PlaceXfrm), Packets: n,
 		}
 		if p == PlaceNetfilter {
 			d.Hook = id.Hook

@@ -36,6 +36,7 @@ var foldings = []folding{
 	{QdiscDrop, sameHost, []ID{EgressDrop}},
 	{NICTxErrors, sameHost, []ID{EgressDrop}},
 	{SoftnetDrop, sameHost, []ID{HostIngressDrop}},
+	{HostIngressDrop, sameSA, []ID{PathLoss}},
 	{FirewallDrop, sameSA, []ID{InnerRetransmissions}},
 	{NoRouteAfterDecap, sameSA, []ID{InnerRetransmissions}},
 	{DecryptedPacketDropped, sameSA, []ID{InnerRetransmissions}},

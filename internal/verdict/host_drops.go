@@ -126,12 +126,17 @@ func hostIngressDrop(r *ledger.Report) []Finding {
 		if l.sa == nil || l.sa.State == ledger.Absent {
 			continue
 		}
-		out = append(out, Finding{
+		f := Finding{
 			ID: HostIngressDrop, Severity: pathSeverity(l.packets, l.of()), Confidence: l.sure(r), Subject: l.subject(), Evidence: l.evidence(),
 			Summary: fmt.Sprintf("%s of %d (%s) arrived and never reached xfrm: %s; %s.",
 				packets(l.packets), l.of(), share(l.packets, l.of()), l.whose(), placesOf(&l)),
 			Remedy: placeRemedies(&l),
-		})
+		}
+		// What was dropped in front of the wire hook is missing there, and looks lost on the path.
+		if b := l.sa.Ledger.In; b == nil || b.LostOnPath == nil || b.LostInHost == nil || *b.LostOnPath > l.packets-*b.LostInHost {
+			f.spares = []ID{PathLoss}
+		}
+		out = append(out, f)
 	}
 	return out
 }

@@ -102,6 +102,24 @@ var firewallScenarios = []Scenario{
 			w.Discard(4, sa.DropAt(ledger.BeforeXfrm, "enqueue_to_backlog", "CPU_BACKLOG"))
 		}
 	}, Want: []verdict.ID{verdict.HostIngressDrop}, Grade: verdict.Warning, Sure: 0.99},
+	{Name: "what is missing was dropped in front of the wire hook", Prepare: func(w *ledgertest.World) func() {
+		sa := w.Inbound(0xc0ffee01, 32, false)
+		return func() {
+			sa.Deliver(100)
+			sa.Lose(4)
+			sa.Deliver(100)
+			w.Discard(4, sa.DropAt(ledger.BeforeXfrm, "enqueue_to_backlog", "CPU_BACKLOG"))
+		}
+	}, Want: []verdict.ID{verdict.HostIngressDrop}, Folded: []verdict.ID{verdict.PathLoss}, Grade: verdict.Warning, Sure: 0.99},
+	{Name: "more is missing than was dropped in front of it", Prepare: func(w *ledgertest.World) func() {
+		sa := w.Inbound(0xc0ffee01, 32, false)
+		return func() {
+			sa.Deliver(100)
+			sa.Lose(9)
+			sa.Deliver(100)
+			w.Discard(4, sa.DropAt(ledger.BeforeXfrm, "enqueue_to_backlog", "CPU_BACKLOG"))
+		}
+	}, Want: []verdict.ID{verdict.HostIngressDrop, verdict.PathLoss}, Grade: verdict.Warning, Sure: 0.99},
 	{Name: "a slow reader", Prepare: inbound(32, false, func(sa *ledgertest.SA) {
 		sa.Deliver(1000)
 		sa.Swallow(20, "udp_queue_rcv_one_skb", "SOCKET_RCVBUFF", "")

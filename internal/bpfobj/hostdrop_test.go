@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bpfobj
+
+import (
+	"encoding/binary"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// dropLab is a network namespace of its own, in which nobody listens, under the drop program.
+type dropLab struct {
+	coll *ebpf.Collection
+}
+
+// openDropLab moves the test's thread into a new namespace, which ends with the thread.
+func openDropLab(t testing.TB) *dropLab {
+	t.Helper()
+	runtime.LockOSThread() // never unlocked: the thread is given up with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("make a network namespace: %v", err)
+		}
+		t.Skipf("make a network namespace (needs root): %v", err)
+	}
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		t.Fatalf("ip link set lo up: %v: %s", err, out)
+	}
+	spec, err := LoadDrop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ConfigureDrop(spec, true, nil); err != nil {
+		t.Fatal(err)
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	t.Cleanup(coll.Close)
+	if found, err := coll.Programs["pick_netns"].Run(&ebpf.RunOptions{}); err != nil || found != 1 {
+		t.Fatalf("pick_netns: %d, %v", found, err)
+	}
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "kfree_skb", Program: coll.Programs["host_drop"]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &dropLab{coll}
+}
+
+// seen sums what a map holds by what the test looks at.
+func (l *dropLab) seen(t *testing.T, name string) map[DropKey]uint64 {
+	t.Helper()
+	out := map[DropKey]uint64{}
+	var key DropKey
+	var perCPU []uint64
+	it := l.coll.Maps[name].Iterate()
+	for it.Next(&key, &perCPU) {
+		k := DropKey{Spi: key.Spi, Stage: key.Stage, Proto: key.Proto, Dir: key.Dir, Family: key.Family, Hook: key.Hook, Dport: key.Dport}
+		for _, n := range perCPU {
+			out[k] += n
+		}
+		if key.Location == 0 || key.Ifindex != 1 || key.Flags != 0 {
+			t.Errorf("location %#x, interface %d, flags %d", key.Location, key.Ifindex, key.Flags)
+		}
+	}
+	if err := it.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// sendESP sends packets with an ESP header to this host, which has no SA for them.
+func sendESP(t *testing.T, spi uint32, count int) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	p := make([]byte, 20+40)
+	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_ESP
+	copy(p[12:], []byte{127, 0, 0, 1, 127, 0, 0, 1})
+	binary.BigEndian.PutUint32(p[20:], spi)
+	for range count {
+		if err := unix.Sendto(fd, p, 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// sendUDP sends datagrams that nobody takes, from a socket that does not hear of it.
+func sendUDP(t testing.TB, to string, count int, payload []byte) {
+	t.Helper()
+	addr, err := net.ResolveUDPAddr("udp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: addr.IP})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range count {
+		if _, err := conn.WriteToUDP(payload, addr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHostDrop drops packets of each kind, and packets of no interest, in another namespace too.
+func TestHostDrop(t *testing.T) {
+	l := openDropLab(t)
+	esp := append(binary.BigEndian.AppendUint32(nil, 0xc0ffee02), make([]byte, 60)...)
+	sendESP(t, 0xc0ffee01, 5)
+	sendUDP(t, "127.0.0.1:500", 4, make([]byte, 40))
+	sendUDP(t, "[::1]:4500", 3, make([]byte, 40)) // behind the non-ESP marker
+	sendUDP(t, "127.0.0.1:4500", 6, esp)
+	sendUDP(t, "127.0.0.1:4500", 2, []byte{0xff})
+	sendUDP(t, "127.0.0.1:9999", 50, esp)
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		t.Fatalf("ip link set lo up: %v: %s", err, out)
+	}
+	sendESP(t, 0xc0ffee03, 7)
+	time.Sleep(50 * time.Millisecond)
+
+	in := func(k DropKey) DropKey {
+		k.Hook, k.Dir = DropDropHookDROP_HOOK_INPUT, 0
+		return k
+	}
+	udp := DropKey{Proto: unix.IPPROTO_UDP, Family: 4}
+	ike, ike6, alive := udp, udp, udp
+	ike.Stage, ike.Dport = DropDropStageDROP_IKE, 500
+	ike6.Stage, ike6.Dport, ike6.Family = DropDropStageDROP_IKE, 4500, 6
+	alive.Stage, alive.Dport = DropDropStageDROP_KEEPALIVE, 4500
+	want := map[DropKey]uint64{
+		in(DropKey{Spi: 0xc0ffee01, Proto: unix.IPPROTO_ESP, Family: 4}):              5,
+		in(DropKey{Spi: 0xc0ffee02, Proto: unix.IPPROTO_ESP, Family: 4, Dport: 4500}): 6,
+		in(ike): 4, in(ike6): 3, in(alive): 2,
+	}
+	if diff := cmp.Diff(want, l.seen(t, "stray_drops")); diff != "" {
+		t.Errorf("stray_drops (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[DropKey]uint64{}, l.seen(t, "host_drops")); diff != "" {
+		t.Errorf("host_drops (-want +got):\n%s", diff)
+	}
+}
+
+// BenchmarkHostDrop measures what the program costs a dropped packet, by the kernel's own clock.
+func BenchmarkHostDrop(b *testing.B) {
+	for _, row := range []struct {
+		name, to string
+	}{{"not IPsec", "127.0.0.1:9999"}, {"IKE", "127.0.0.1:500"}} {
+		b.Run(row.name, func(b *testing.B) {
+			l := openDropLab(b)
+			stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer stats.Close()
+			before, err := l.coll.Programs["host_drop"].Stats()
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.ResetTimer()
+			sendUDP(b, row.to, b.N, make([]byte, 64))
+			b.StopTimer()
+			after, err := l.coll.Programs["host_drop"].Stats()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if runs := after.RunCount - before.RunCount; runs > 0 {
+				b.ReportMetric(float64(after.Runtime-before.Runtime)/float64(runs), "ns/drop")
+			}
+		})
+	}
+}
