@@ -58,6 +58,7 @@ var foldings = []folding{
 	{RekeyFailed, samePeer, []ID{SAExpired}},
 	{RekeyFailed, sameSA, []ID{SPIUnknown, SAInvalid}},
 	{RekeyGap, sameSA, []ID{SPIUnknown, SAInvalid}},
+	{RekeyGap, samePeer, []ID{OutboundNoSA}},
 	{NATMappingChanged, samePeer, []ID{NATBindingLost, OneWayTraffic}},
 	{NATKeepaliveMissing, samePeer, []ID{NATBindingLost}},
 	{NATBindingLost, samePeer, []ID{OneWayTraffic}},

@@ -16,6 +16,7 @@ func ikeUnanswered(r *ledger.Report) []Finding {
 		return nil
 	}
 	var out []Finding
+	var knocks []*ledger.IKEPeer
 	for i := range r.IKE.Peers {
 		p := &r.IKE.Peers[i]
 		if p.Transit {
@@ -25,13 +26,64 @@ func ikeUnanswered(r *ledger.Report) []Finding {
 			open := exchangesOf(r, p, func(x *ledger.IKEExchange) bool {
 				return x.Outcome == ledger.IKEUnanswered && x.Waiting == waiting
 			})
-			// Without a look at what leaves, an answer of this host is not seen rather than not given.
-			if len(open) > 0 && (waiting == ledger.Local || egressSeen(r)) {
+			switch {
+			case len(open) == 0:
+			case waiting == ledger.Local:
+				out = append(out, unanswered(r, p, waiting, open))
+			case !egressSeen(r):
+				// An answer of this host is not seen rather than not given.
+			case knocked(r, p, open):
+				knocks = append(knocks, p)
+			default:
 				out = append(out, unanswered(r, p, waiting, open))
 			}
 		}
 	}
+	if len(knocks) > 0 {
+		out = append(out, strangers(r, knocks))
+	}
 	return out
+}
+
+// knocked says whether a peer did no more than knock. Anybody may, and an end that answers strangers with
+// silence does well.
+func knocked(r *ledger.Report, p *ledger.IKEPeer, open []*ledger.IKEExchange) bool {
+	return p.Sent == 0 && onlyTypes(open, "IKE_SA_INIT", "Main Mode", "Aggressive Mode") && !tunnelled(r, p.Remote.Addr())
+}
+
+// strangers is one finding for all of them, however many there are.
+func strangers(r *ledger.Report, knocks []*ledger.IKEPeer) Finding {
+	var messages, burst int64
+	for _, p := range knocks {
+		messages += p.Received
+		burst = max(burst, p.InitBurst)
+	}
+	f := Finding{
+		ID: IKEUnanswered, Severity: Info, Confidence: sure(witnessed, r.IKE.Lost > 0, true),
+		Summary: fmt.Sprintf("%s, with which this host has no SA, began IKE and got no answer (%d messages). If one of them should have: no IKE daemon listens, or a firewall here drops the requests.",
+			peers(len(knocks)), messages),
+		Evidence: []Evidence{
+			{"ike.strangers", int64(len(knocks)), "addresses", "wire", "the first: " + knocks[0].Remote.Addr().String()},
+			{"ike.received", messages, "messages", "wire", "from all of them"},
+			{"ike.init_burst", burst, "IKE SAs", "wire", "most begun by one address within ten seconds"},
+		},
+		Remedy: []Remedy{{For: forHost, Text: "Let only known peers reach the IKE ports, and limit the rest.",
+			Commands: []string{
+				"ss -lunp '( sport = :500 or sport = :4500 )'",
+				"nft add rule inet <table> input udp dport { 500, 4500 } ip saddr != @peers limit rate over 10/second drop",
+			}}},
+	}
+	if len(knocks) == 1 {
+		f.Subject = aboutIKE(r, knocks[0], ledger.Remote)
+	}
+	return f
+}
+
+func peers(n int) string {
+	if n == 1 {
+		return "1 address"
+	}
+	return fmt.Sprintf("%d addresses", n)
 }
 
 func unanswered(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, open []*ledger.IKEExchange) Finding {
@@ -52,7 +104,7 @@ func unanswered(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, open []
 	living := espAfter(r, p.Remote.Addr(), open[0].At)
 	what, cause := silenceCause(r, p, waiting, back, living)
 	f := Finding{
-		ID: IKEUnanswered, Severity: unansweredSeverity(r, p, waiting, open),
+		ID: IKEUnanswered, Severity: Critical,
 		// With nothing at all in the other direction it may take a way that is not watched.
 		Confidence: sure(witnessed, r.IKE.Lost > 0, back == 0 && waiting == ledger.Remote),
 		Subject:    aboutIKE(r, p, waiting),
@@ -104,14 +156,4 @@ func silenceCause(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, back,
 		return "Other messages of it came: it went away in the meantime, or single messages are lost, large ones first (fragments).", []Remedy{remedy}
 	}
 	return "Nothing came from it at all: it is down, the way there or back is cut, or a firewall drops UDP 500 and 4500.", []Remedy{remedy}
-}
-
-// unansweredSeverity: anybody may knock at port 500, and an end that answers strangers with silence does
-// well. All else keeps a tunnel from being set up, renewed or watched.
-func unansweredSeverity(r *ledger.Report, p *ledger.IKEPeer, waiting ledger.End, open []*ledger.IKEExchange) Severity {
-	if waiting == ledger.Remote && p.Sent == 0 && onlyTypes(open, "IKE_SA_INIT", "Main Mode", "Aggressive Mode") &&
-		!tunnelled(r, p.Remote.Addr()) {
-		return Info
-	}
-	return Critical
 }

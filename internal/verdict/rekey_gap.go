@@ -4,6 +4,7 @@ package verdict
 
 import (
 	"fmt"
+	"time"
 
 	"xfrmscope/internal/ledger"
 )
@@ -24,7 +25,36 @@ func rekeyGap(r *ledger.Report) []Finding {
 			out = append(out, gapOf(r, k, k.New, k.NewRefused))
 		}
 	}
-	return out
+	return append(out, brokenFirst(r)...)
+}
+
+// busyBefore is how long before its end an SA must have carried something to have been needed.
+const busyBefore = 5 * time.Second
+
+// brokenFirst is a rekey that broke before it made: for a time no outbound SA was there, and packets that
+// wanted to leave found none. The kernel counts those for the whole host, so there must be one such rekey.
+// An SA that was idle when it ended had done its work, and the next one came on demand.
+func brokenFirst(r *ledger.Report) []Finding {
+	n := r.Kernel.WithoutSA[ledger.OutNoStates] + r.Kernel.WithoutSA[ledger.OutBundleGenError]
+	var found *ledger.Rekey
+	for i := range r.Rekeys {
+		if k := &r.Rekeys[i]; k.Direction == ledger.Out && k.OverlapS < 0 && k.Why != ledger.EndExpired &&
+			k.OldLast != nil && k.Ended != nil && k.Ended.Sub(*k.OldLast) < busyBefore {
+			if found != nil {
+				return nil
+			}
+			found = k
+		}
+	}
+	if n == 0 || found == nil {
+		return nil
+	}
+	f := gapOf(r, found, found.New, n)
+	f.Confidence = sure(counted, blurred(r))
+	f.Evidence[0] = Evidence{"kernel.without_sa", n, "packets", "stack hooks", "wanted to leave and found no SA, on the whole host"}
+	f.Summary = fmt.Sprintf("Rekeying from %s to %s, %s -> %s, broke before it made: for %.2f s there was no outbound SA, and %s that wanted to leave found none.",
+		found.Old, found.New, found.Src, found.Dst, -found.OverlapS, packets(n))
+	return []Finding{f}
 }
 
 // gapOf draws up the finding for the SA whose packets were refused.

@@ -106,7 +106,18 @@ var ikeScenarios = []Scenario{
 		t.Peer = netip.MustParseAddrPort("203.0.113.9:500")
 		w.Packets = map[ledger.Direction]map[string]uint64{ledger.Out: {"not_ipsec": 0}}
 		return func() { w.Packets[ledger.Out]["not_ipsec"] = 7; ask(w, t, ledger.Remote, ike.SAInit, 0) }
-	}, Want: []verdict.ID{verdict.IKEUnanswered}, Grade: verdict.Info, Sure: 0.76},
+	}, Want: []verdict.ID{verdict.IKEUnanswered}, Grade: verdict.Info, Sure: 0.76, Says: []string{"1 address, with which this host has no SA"}},
+	{Name: "strangers knock", Prepare: func(w *ledgertest.World) func() {
+		w.Packets = map[ledger.Direction]map[string]uint64{ledger.Out: {"not_ipsec": 0}}
+		return func() {
+			w.Packets[ledger.Out]["not_ipsec"] = 7
+			for i := range 200 {
+				t := w.IKE(uint64(i + 1))
+				t.Peer = netip.AddrPortFrom(netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), 500)
+				ask(w, t, ledger.Remote, ike.SAInit, 0)
+			}
+		}
+	}, Want: []verdict.ID{verdict.IKEUnanswered}, Grade: verdict.Info, Sure: 0.76, Says: []string{"200 addresses", "(600 messages)"}},
 	{Name: "asked a moment before the end", Prepare: func(w *ledgertest.World) func() {
 		t := w.IKE(0xa1)
 		return func() { w.Tick(-25 * time.Second); t.Exchange(ike.CreateChild, 2); w.Tick(24 * time.Second) }
@@ -179,6 +190,30 @@ var ikeScenarios = []Scenario{
 		in.End(ledger.EndDeleted)
 	}), Want: []verdict.ID{verdict.RekeyGap}, Folded: []verdict.ID{verdict.SPIUnknown}, Grade: verdict.Warning, Sure: 0.95,
 		Says: []string{"4 packets were refused within 0.50 s", "after the peer had begun to send on it"}},
+	{Name: "reauthentication breaks before it makes", Prepare: tunnelWorld(func(w *ledgertest.World, in, out *ledgertest.SA, t *ledgertest.Talk) {
+		out.Send(100)
+		w.Tick(time.Second)
+		out.End(ledger.EndDeleted)
+		w.DropLone(14, ledger.OutNoStates)
+		w.Tick(700 * time.Millisecond)
+		w.Outbound(0xc0ffee04).Announce().Send(50)
+	}), Want: []verdict.ID{verdict.RekeyGap}, Folded: []verdict.ID{verdict.OutboundNoSA}, Grade: verdict.Warning, Sure: 0.8,
+		Says: []string{"broke before it made: for 0.70 s there was no outbound SA, and 14 packets"}},
+	{Name: "an idle SA ends, and the next one comes on demand", Prepare: tunnelWorld(func(w *ledgertest.World, in, out *ledgertest.SA, t *ledgertest.Talk) {
+		out.Send(100)
+		w.Tick(8 * time.Second)
+		out.End(ledger.EndDeleted)
+		w.DropLone(2, ledger.OutNoStates)
+		w.Tick(700 * time.Millisecond)
+		w.Outbound(0xc0ffee04).Announce().Send(50)
+	}), Want: []verdict.ID{verdict.OutboundNoSA}, Grade: verdict.Warning, Sure: 0.8},
+	{Name: "make before break", Prepare: tunnelWorld(func(w *ledgertest.World, in, out *ledgertest.SA, t *ledgertest.Talk) {
+		out.Send(100)
+		w.Tick(time.Second)
+		w.Outbound(0xc0ffee04).Announce().Send(50)
+		w.Tick(time.Second)
+		out.End(ledger.EndDeleted)
+	})},
 	{Name: "another tunnel beside a deleted one", Prepare: tunnelWorld(func(w *ledgertest.World, in, out *ledgertest.SA, t *ledgertest.Talk) {
 		in.Deliver(100)
 		w.Tick(time.Second)
