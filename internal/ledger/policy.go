@@ -126,13 +126,56 @@ func (l *Ledger) policyEntries() []PolicyEntry {
 		return nil
 	}
 	out := []PolicyEntry{}
+	index := l.indexSAD()
 	for i := range l.policies {
-		out = append(out, l.policyEntry(&l.policies[i]))
+		out = append(out, l.policyEntry(&l.policies[i], index))
 	}
 	return out
 }
 
-func (l *Ledger) policyEntry(p *Policy) PolicyEntry {
+// sadIndex finds SAs by what policies name them by: a gateway has as many of the ones as of the others.
+type sadIndex struct {
+	byKey   map[SAKey]*SADEntry // direction left out, living or not
+	byReqID map[uint32][]*SADEntry
+	byDst   map[netip.Addr][]*SADEntry
+	living  []*SADEntry
+}
+
+func (l *Ledger) indexSAD() sadIndex {
+	x := sadIndex{byKey: map[SAKey]*SADEntry{}, byReqID: map[uint32][]*SADEntry{}, byDst: map[netip.Addr][]*SADEntry{}}
+	for _, sa := range l.sad {
+		e := &sa.now
+		k := e.Key
+		k.Direction = ""
+		if x.byKey[k] == nil || sa.alive {
+			x.byKey[k] = e
+		}
+		if sa.alive {
+			x.living = append(x.living, e)
+			x.byReqID[e.ReqID] = append(x.byReqID[e.ReqID], e)
+			x.byDst[e.Key.Dst] = append(x.byDst[e.Key.Dst], e)
+		}
+	}
+	return x
+}
+
+// to lists the living SAs that go where a template says.
+func (x sadIndex) to(t *Template) []*SADEntry {
+	if t.Dst.IsValid() && !t.Dst.IsUnspecified() {
+		return x.byDst[t.Dst]
+	}
+	return x.living
+}
+
+// candidates lists the living SAs among which those that fit a template are.
+func (x sadIndex) candidates(t *Template) []*SADEntry {
+	if t.ReqID != 0 {
+		return x.byReqID[t.ReqID]
+	}
+	return x.to(t)
+}
+
+func (l *Ledger) policyEntry(p *Policy, index sadIndex) PolicyEntry {
 	e := PolicyEntry{
 		Index: p.Index, Dir: p.Dir, Action: p.Action, Priority: p.Priority, Sub: p.Sub,
 		Src: prefixText(p.Selector.Src), Dst: prefixText(p.Selector.Dst), Proto: p.Selector.Proto,
@@ -153,8 +196,8 @@ func (l *Ledger) policyEntry(p *Policy) PolicyEntry {
 	}
 	if t := p.Required(); t != nil && l.sadSeen {
 		n := 0
-		for _, sa := range l.sad {
-			if sa.alive && len(t.Differences(&sa.now, p)) == 0 && towards(p.Dir, sa.now.Key.Direction) {
+		for _, sa := range index.candidates(t) {
+			if towards(p.Dir, sa.Key.Direction) && len(t.Differences(sa, p)) == 0 {
 				n++
 			}
 		}
@@ -196,9 +239,10 @@ func (l *Ledger) refusedFlows() []RefusedFlow {
 		return nil
 	}
 	out := []RefusedFlow{}
+	index := l.indexSAD()
 	for _, t := range l.refusals {
 		if n := t.total()[t.now.Cause]; n > 0 {
-			out = append(out, l.refusedFlow(t.now, n))
+			out = append(out, l.refusedFlow(t.now, n, index))
 		}
 	}
 	slices.SortFunc(out, func(a, b RefusedFlow) int {
@@ -223,7 +267,7 @@ func CompareRefusals(a, b Refusal) int {
 		a.SA.Dst.Compare(b.SA.Dst), cmp.Compare(a.Place, b.Place), cmp.Compare(a.Ifindex, b.Ifindex))
 }
 
-func (l *Ledger) refusedFlow(r Refusal, packets int64) RefusedFlow {
+func (l *Ledger) refusedFlow(r Refusal, packets int64, index sadIndex) RefusedFlow {
 	f := RefusedFlow{
 		Cause: r.Cause, Counter: r.Cause.Counter(), Place: r.Place, Dir: r.askedOf(),
 		ReqID: r.ReqID, IfID: r.IfID, Elsewhere: r.Elsewhere,
@@ -237,15 +281,15 @@ func (l *Ledger) refusedFlow(r Refusal, packets int64) RefusedFlow {
 	if f.decided != nil {
 		f.Policy = new(f.decided.Index)
 	}
-	l.compare(&f, r)
+	f.compare(r, index)
 	return f
 }
 
 // compare says in what the SA at hand differs from what was demanded of it.
-func (l *Ledger) compare(f *RefusedFlow, r Refusal) {
+func (f *RefusedFlow) compare(r Refusal, index sadIndex) {
 	switch {
 	case r.Cause == StateMismatch && r.SA.SPI != 0:
-		if sa := l.entryOf(r.SA); sa != nil && !sa.Selector.Takes(r) {
+		if sa := index.entryOf(r.SA); sa != nil && !sa.Selector.Takes(r) {
 			f.Differs = []Difference{{"selector", sa.Selector.String(), r.String()}}
 		}
 	case f.decided == nil || f.decided.Required() == nil:
@@ -253,38 +297,31 @@ func (l *Ledger) compare(f *RefusedFlow, r Refusal) {
 			f.Differs = []Difference{{"template", "none", string(r.SA.Proto) + " SA"}}
 		}
 	case r.Cause == TmplMismatch && r.SA.SPI != 0:
-		if sa := l.entryOf(r.SA); sa != nil {
+		if sa := index.entryOf(r.SA); sa != nil {
 			f.Differs = f.decided.Required().Differences(sa, f.decided)
 		}
 	case r.Cause == OutNoStates:
-		l.nearest(f)
+		f.nearest(index)
 	}
 }
 
 // nearest looks for the SA that misses the policy's template by the least.
-func (l *Ledger) nearest(f *RefusedFlow) {
+func (f *RefusedFlow) nearest(index sadIndex) {
 	t := f.decided.Required()
-	for _, sa := range l.sad {
-		if !sa.alive || !towards("out", sa.now.Key.Direction) || t.Dst.IsValid() && !t.Dst.IsUnspecified() && t.Dst != sa.now.Key.Dst {
+	for _, sa := range index.to(t) {
+		if !towards("out", sa.Key.Direction) {
 			continue
 		}
-		d := t.Differences(&sa.now, f.decided)
-		closer := f.Nearest == nil || len(d) < len(f.Differs) || len(d) == len(f.Differs) && sa.now.Key.SPI < *f.Nearest
+		d := t.Differences(sa, f.decided)
+		closer := f.Nearest == nil || len(d) < len(f.Differs) || len(d) == len(f.Differs) && sa.Key.SPI < *f.Nearest
 		if closer {
-			f.Nearest, f.Differs = new(sa.now.Key.SPI), d
+			f.Nearest, f.Differs = new(sa.Key.SPI), d
 		}
 	}
 }
 
 // entryOf finds the SA of a refusal in the database, living or not.
-func (l *Ledger) entryOf(k SAKey) *SADEntry {
-	for _, dir := range []Direction{In, Out, Unknown} {
-		k.Direction = dir
-		for key, sa := range l.sad {
-			if key.SAKey == k {
-				return &sa.now
-			}
-		}
-	}
-	return nil
+func (x sadIndex) entryOf(k SAKey) *SADEntry {
+	k.Direction = ""
+	return x.byKey[k]
 }

@@ -5,6 +5,7 @@ package scenario
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -106,11 +107,22 @@ func TestPolicies(t *testing.T) {
 	to("10.8.3.1", 9000, 18)
 	to("10.8.4.1", 9000, 22)
 	to("10.8.5.1", 9000, 24)
+	for range 7 { // a sender on the gateway itself has no packet yet when it is refused
+		if err := b.tunnel.B.Do(func() error {
+			conn, err := net.Dial("udp", "10.8.2.1:9000")
+			if err == nil {
+				return errors.Join(errors.New("the policy let the socket connect"), conn.Close())
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	o := b.finish()
 
 	b.checkStat(o, map[string]int64{
 		"tmpl_mismatch": 40 + 14, "no_pols": 30 + 35, "pol_block": 20 + 18, "state_mismatch": 25,
-		"out_no_states": 12, "out_pol_block": 16, "out_bundle_gen_error": 22,
+		"out_no_states": 12, "out_pol_block": 16 + 7, "out_bundle_gen_error": 22,
 	})
 	for pair, want := range map[int]struct {
 		cause   string
@@ -139,10 +151,11 @@ func TestPolicies(t *testing.T) {
 	o.checkFindings(t,
 		"policy-template-mismatch "+spi(pairTemplate), "policy-missing "+spi(pairNoPolicy), "policy-missing "+spi(pairForwarded),
 		"policy-blocked "+spi(pairBlocked), "policy-blocked", "selector-mismatch "+spi(pairSelector),
-		"plaintext-where-protection-required", "outbound-no-sa", "outbound-no-sa", "outbound-policy-block", "outbound-bundle-failed")
+		"plaintext-where-protection-required", "outbound-no-sa", "outbound-no-sa", "outbound-policy-block", "outbound-policy-block", "outbound-bundle-failed")
 	o.checkSays(t, "policy-template-mismatch", "demands reqid 77 where the SA has 3")
 	o.checkSays(t, "policy-missing", "no fwd policy is for them, while policy index")
 	o.checkSays(t, "selector-mismatch", "proto tcp only")
+	o.checkSays(t, "outbound-policy-block", "Senders on this host were refused 7 times")
 	o.checkSays(t, "outbound-no-sa", "thrown away by xf0")
 	o.checkSelf(t)
 }
