@@ -349,3 +349,63 @@ func TestIKE(t *testing.T) {
 		t.Errorf("reading goes on after an error: %v", err)
 	}
 }
+
+// natt is ESP in UDP over IPv4 from this port, with this traffic class.
+func natt(sport uint16, tos byte, spi, seq uint32) []byte {
+	frame := append(make([]byte, 12, 80), 0x08, 0x00, 0x45, tos, 0, 20+8+40, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2)
+	frame = binary.BigEndian.AppendUint16(frame, sport)
+	frame = append(frame, 0x11, 0x94, 0, 8+40, 0, 0) // to 4500
+	frame = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(frame, spi), seq)
+	return append(frame, make([]byte, 32)...)
+}
+
+// TestPeer wants a capture to tell what a live interface does of the peer: where its packets come from and
+// since when, what routers marked, keepalives with their intervals, and that its numbers began anew.
+func TestPeer(t *testing.T) {
+	needBPF(t)
+	var frames [][]byte
+	for seq := range uint32(200) { // the port changes with number 101, every tenth is marked
+		sport, tos := uint16(60000), byte(0xb8)
+		if seq >= 100 {
+			sport = 61000
+		}
+		if seq%10 == 9 {
+			tos |= 3
+		}
+		frames = append(frames, natt(sport, tos, 7, 20001+seq))
+	}
+	keepalive := natt(61000, 0, 0, 0)[:14+20+8+1]
+	keepalive[14+3], keepalive[14+20+5], keepalive[14+20+8] = 20+8+1, 8+1, 0xff
+	for range 3 {
+		frames = append(frames, keepalive)
+	}
+	for seq := range uint32(50) {
+		frames = append(frames, natt(61000, 0, 7, 1+seq))
+	}
+	res, err := Run(context.Background(), []string{writePcap(t, 1, frames)}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(frame int) time.Duration { // frames are a microsecond apart
+		return time.Duration(res.Files[0].First.UnixNano()) + time.Duration(frame)*time.Microsecond
+	}
+	sa := only(t, res)
+	got := ledger.WireSA{
+		SrcPort: sa.SrcPort, OldSrcPort: sa.OldSrcPort, Rebinds: sa.Rebinds, RebindAt: sa.RebindAt, CE: sa.CE, DSCPs: sa.DSCPs,
+		Restarts: sa.Restarts, RestartAt: sa.RestartAt, LastSeen: sa.LastSeen, LargestBytes: sa.LargestBytes, Unique: sa.Unique,
+	}
+	want := ledger.WireSA{
+		SrcPort: 61000, OldSrcPort: 60000, Rebinds: 1, RebindAt: at(100), CE: 20, DSCPs: 1<<46 | 1,
+		Restarts: 1, RestartAt: at(203 + 7), LastSeen: at(252), LargestBytes: 68, Unique: 250,
+	}
+	if diff := cmp.Diff(want, got, compareAddr); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if n := len(res.End.NAT.Keepalives); n != 1 {
+		t.Fatalf("%d bindings with keepalives, want one", n)
+	}
+	k := res.End.NAT.Keepalives[0]
+	if k.Packets != 3 || k.First != at(200) || k.Last != at(202) || k.IntervalMin != time.Microsecond || k.IntervalMax != time.Microsecond || k.Src.Port() != 61000 {
+		t.Errorf("keepalives %+v", k)
+	}
+}
