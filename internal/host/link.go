@@ -30,6 +30,10 @@ var telling = []string{
 	"rx-gro", "rx-gro-hw", "rx-gro-list", "rx-udp-gro-forwarding", "rx-lro", "tx-udp-segmentation",
 }
 
+// driven are the kinds of devices whose drivers have something to say to ethtool. A gateway may have
+// thousands of the others, an xfrm interface for each tunnel.
+var driven = []string{"device", "veth", "bond", "team", "tuntap", "virt_wifi", "netdevsim"}
+
 // lossy finds the driver counters that tell of loss; drivers name them as they like.
 var lossy = regexp.MustCompile(`(?i)drop|discard|miss|err|fail|fifo|over(run|flow|size)|no_?(buf|mem|desc|dma|resource)|out_of_(buf|mem)|alloc|full|xoff|timeout|no_descs`)
 
@@ -57,7 +61,7 @@ func (s *Source) readLinks() ([]ledger.Link, error) {
 		if link.Kind == "veth" {
 			link.Lower = 0 // the other end, in another namespace
 		}
-		if a.Flags&net.FlagLoopback == 0 {
+		if slices.Contains(driven, link.Kind) && a.Flags&net.FlagLoopback == 0 {
 			s.askDriver(&link)
 		}
 		out = append(out, link)

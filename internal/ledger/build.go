@@ -49,6 +49,7 @@ func (l *Ledger) Report() Report {
 		r.Packets = &PacketStats{Classes: totals(l.classes), Asides: totals(l.asides)}
 	}
 	r.Host = l.hostReport(r.SAs)
+	l.holdLinks(&r.Kernel)
 	r.Flows = l.flowReport()
 	r.NAT = l.natReport(r.SAs)
 	r.Notes = l.notes(r)

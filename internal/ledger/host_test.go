@@ -93,3 +93,47 @@ func TestHostComesLater(t *testing.T) {
 		t.Errorf("host without a look at it: %+v", r.Host)
 	}
 }
+
+// TestHoldLinks: what native XDP saw is held against the device's own counter, and never behind GRO.
+func TestHoldLinks(t *testing.T) {
+	for name, tc := range map[string]struct {
+		way      string
+		received uint64
+		want     []ledger.Check
+	}{
+		"alike": {"xdp", 1000, []ledger.Check{{Source: "rtnetlink", Counter: "rx_packets of eth0", Ledger: 1000, Kernel: 1000, Agrees: true, Tolerance: 64}}},
+		"near":  {"xdp", 1010, []ledger.Check{{Source: "rtnetlink", Counter: "rx_packets of eth0", Ledger: 1000, Kernel: 1010, Agrees: true, Tolerance: 64}}},
+		"apart": {"xdp", 9000, []ledger.Check{{Source: "rtnetlink", Counter: "rx_packets of eth0", Ledger: 1000, Kernel: 9000, Tolerance: 90}}},
+		"TC":    {"tcx (XDP: program id 7 is already on eth0)", 1000, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := ledgertest.New()
+			w.Furnish()
+			l := ledger.New(ledger.Source{Kind: ledger.KindLive})
+			l.SetHooks([]ledger.Hook{{Name: "wire ingress eth0", Attached: true, Why: tc.way}, {Name: "wire ingress eth1", Why: "xdp"}})
+			look := func(packets uint64) {
+				s := w.Snapshot()
+				s.Packets = &ledger.WireTotals{Classes: map[ledger.Direction]map[string]uint64{
+					ledger.In: {"esp": packets / 2, "not_ipsec": packets - packets/2}, ledger.Out: {"esp": 777}}}
+				l.Observe(s)
+			}
+			look(50)
+			w.Link(ledgertest.WAN).Counters["rx_packets"] += tc.received
+			w.Link(ledgertest.Other).Counters["rx_packets"] += 5000
+			look(1050)
+			r := l.Report()
+			var got []ledger.Check
+			for _, c := range r.Kernel.Checks {
+				if c.Source == "rtnetlink" {
+					got = append(got, c)
+				}
+			}
+			if d := cmp.Diff(tc.want, got); d != "" {
+				t.Errorf("checks (-want +got):\n%s", d)
+			}
+			if len(r.Kernel.Disagreements) != 0 {
+				t.Errorf("disagreements: %q", r.Kernel.Disagreements)
+			}
+		})
+	}
+}

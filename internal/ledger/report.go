@@ -220,12 +220,13 @@ type Kernel struct {
 
 // Check is one figure of the ledger held against a counter that xfrmscope did not count itself.
 type Check struct {
-	Source  string `json:"source"`  // who counted: /proc/net/xfrm_stat, SA database
-	Counter string `json:"counter"` // the kernel's name
-	SA      string `json:"sa,omitempty"`
-	Ledger  int64  `json:"ledger"`
-	Kernel  int64  `json:"kernel"`
-	Agrees  bool   `json:"agrees"`
+	Source    string `json:"source"`  // who counted: /proc/net/xfrm_stat, SA database
+	Counter   string `json:"counter"` // the kernel's name
+	SA        string `json:"sa,omitempty"`
+	Ledger    int64  `json:"ledger"`
+	Kernel    int64  `json:"kernel"`
+	Agrees    bool   `json:"agrees"`
+	Tolerance int64  `json:"tolerance,omitempty"` // packets that they may be apart, where they were not read together
 }
 
 // PacketStats counts the wire programs' classes and asides by direction.

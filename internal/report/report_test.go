@@ -91,7 +91,8 @@ var goldens = map[string]func() ledger.Report{
 			in.Deliver(5000)
 			in.Lose(60)
 			in.Deliver(4940)
-			out.Send(4000)
+			out.Send(3988)
+			out.Spill(12, "kfree_skb_list_reason", "QDISC_DROP")
 			wan, other := w.Link(ledgertest.WAN), w.Link(ledgertest.Other)
 			wan.Counters["rx_packets"] += 9940
 			wan.Counters["rx_missed_errors"] += 60

@@ -209,8 +209,11 @@ func (p *printer) checks(all []ledger.Check) {
 		if c.SA != "" {
 			whose = " of " + c.SA
 		}
-		if !c.Agrees {
+		switch {
+		case !c.Agrees:
 			mark = "but"
+		case c.Kernel != c.Ledger:
+			mark = fmt.Sprintf("within %s of", group(c.Tolerance))
 		}
 		p.wrap("  ", "    ", fmt.Sprintf("%s%s (%s): kernel %s %s ledger %s", c.Counter, whose, c.Source, group(c.Kernel), mark, group(c.Ledger)))
 	}

@@ -94,6 +94,39 @@ func named(names ...string) func(string) bool {
 	return func(name string) bool { return slices.Contains(names, name) }
 }
 
+// ofSAs is how many of the packets that a device lost at a place were of an SA, by the hook that sees
+// each packet freed; known is false where that hook is not attached.
+func ofSAs(r *ledger.Report, l *ledger.LinkReport, place ledger.Place) (n int64, known bool) {
+	for i := range r.Drops {
+		d := &r.Drops[i]
+		if d.Place == place && d.SPI != 0 && d.Lost && d.Ifindex == l.Index {
+			n += d.Packets
+		}
+	}
+	return n, r.Drops != nil
+}
+
+// attribute grades a finding about a device by how many of the packets that it lost were of SAs: all
+// of them, some, none, or nobody knows. A driver may free in ways that the hook cannot tell from the
+// end of a packet well sent: there, none seen is no proof of none.
+func attribute(r *ledger.Report, f *Finding, l *ledger.LinkReport, place ledger.Place, lost int64) {
+	n, known := ofSAs(r, l, place)
+	if !known {
+		return
+	}
+	f.Evidence = append(f.Evidence, Evidence{"drops." + string(place), n, "packets", "stack hooks", "of them packets of SAs on " + l.Name})
+	switch {
+	case n == 0 && place != ledger.PlaceQueue:
+	case n == 0:
+		f.Severity = Info
+		f.Summary += " None of them was of an SA."
+	case n == lost:
+		f.Confidence = sure(corroborated, blurred(r))
+	default:
+		f.Confidence = sure(witnessed, blurred(r))
+	}
+}
+
 // sysctl is a setting of the host as a number, or 0.
 func sysctl(r *ledger.Report, name string) (n int64) {
 	if r.Host == nil {

@@ -37,6 +37,7 @@ func nicTxErrors(r *ledger.Report) []Finding {
 					Commands: []string{"ip -s -s link show dev " + l.Name, "ethtool " + l.Name}},
 			},
 		}
+		attribute(r, &f, l, ledger.PlaceDevice, n)
 		if l.RingTxMax > l.RingTx {
 			f.Remedy = append(f.Remedy, Remedy{For: forHost,
 				Text:     fmt.Sprintf("The transmit ring has %d of at most %d descriptors.", l.RingTx, l.RingTxMax),

@@ -52,6 +52,7 @@ func qdiscDrop(r *ledger.Report) []Finding {
 		f.Evidence = append(f.Evidence,
 			Evidence{fmt.Sprintf("host.links.%s.qdisc.packets", l.Name), sent, "packets", "rtnetlink", "let through"},
 			Evidence{"ledger.on_wire", esp, "packets", "wire", fmt.Sprintf("ESP of the SAs on %s that reached the queue", l.Name)})
+		attribute(r, &f, l, ledger.PlaceQueue, n)
 		f.Remedy = queueRemedies(l, worst)
 		out = append(out, f)
 	}

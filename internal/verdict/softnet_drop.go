@@ -63,6 +63,7 @@ func softnetDrop(r *ledger.Report) []Finding {
 				f.spares = []ID{PathLoss}
 			}
 		}
+		attribute(r, &f, l, ledger.PlaceBacklog, n)
 		f.Remedy = []Remedy{
 			{For: forHost, Text: "Give the backlog more room, if these are bursts.",
 				Commands: []string{fmt.Sprintf("sysctl -w net.core.netdev_max_backlog=%d", max(2*backlog, 2000))}},

@@ -73,11 +73,16 @@ var hostScenarios = []Scenario{
 		receive(w, 1000)
 		w.Host.CPUs[0].Squeezed += 50
 	})},
-	{Name: "queue drops", Prepare: furnished(func(w *ledgertest.World, in, out *ledgertest.SA) {
+	{Name: "queue drops nothing of an SA", Prepare: furnished(func(w *ledgertest.World, in, out *ledgertest.SA) {
+		in.Deliver(1000)
+		out.Send(1000)
+		queue(w, ledgertest.WAN, 1970, 30)
+	}), Want: []verdict.ID{verdict.QdiscDrop}, Says: []string{"None of them was of an SA"}, Grade: verdict.Info, Sure: 0.8},
+	{Name: "queue drops and nobody sees what", Prepare: furnished(func(w *ledgertest.World, in, out *ledgertest.SA) {
 		in.Deliver(1000)
 		out.Send(1000)
 		queue(w, ledgertest.WAN, 970, 30)
-	}), Want: []verdict.ID{verdict.QdiscDrop},
+	}, blindDrops), Leaky: true, Want: []verdict.ID{verdict.QdiscDrop},
 		Says:  []string{"The queue of eth0 dropped 30 packets of 1000 (3.0 %)", "fq_codel 8001:, limit 10240 packets"},
 		Grade: verdict.Critical, Sure: 0.8},
 	{Name: "queue below a queue drops", Prepare: furnished(func(w *ledgertest.World, _, out *ledgertest.SA) {
@@ -92,7 +97,7 @@ var hostScenarios = []Scenario{
 		l.Qdiscs = append(l.Qdiscs,
 			ledger.Qdisc{Kind: "pfifo_fast", Handle: "0:", Parent: "8001:1"},
 			ledger.Qdisc{Kind: "clsact", Handle: "ffff:", Parent: "ffff:fff1"})
-	}), Want: []verdict.ID{verdict.QdiscDrop}, Says: []string{"4 packets of 1000", ": pfifo_fast 0:."}, Grade: verdict.Warning, Sure: 0.8},
+	}, blindDrops), Leaky: true, Want: []verdict.ID{verdict.QdiscDrop}, Says: []string{"4 packets of 1000", ": pfifo_fast 0:."}, Grade: verdict.Warning, Sure: 0.8},
 	{Name: "queue of another device drops", Prepare: furnished(func(w *ledgertest.World, in, out *ledgertest.SA) {
 		in.Deliver(1000)
 		out.Send(1000)
@@ -178,6 +183,9 @@ var hostScenarios = []Scenario{
 		w.Hooks = []ledger.Hook{{Name: "wire ingress eth0", Attached: true, Why: "xdp"}}
 	})},
 }
+
+// blindDrops is a kernel without the hook that sees packets freed.
+func blindDrops(w *ledgertest.World, _, _ *ledgertest.SA) { w.BlindDrops = true }
 
 // furnished is a machine with an SA either way: what is so from the start, then what happens.
 func furnished(happen func(w *ledgertest.World, in, out *ledgertest.SA), before ...func(w *ledgertest.World, in, out *ledgertest.SA)) func(*ledgertest.World) func() {
