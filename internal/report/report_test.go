@@ -40,6 +40,27 @@ var goldens = map[string]func() ledger.Report{
 			w.Flows.Fates["opened"] += 2
 		})
 	},
+	"policies": func() ledger.Report {
+		w := ledgertest.New()
+		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)
+		w.PolicyDefault = &ledger.PolicyDefault{In: "accept", Fwd: "accept", Out: "block"}
+		w.Demand("in", in).Templates[0].ReqID = 77
+		w.Demand("out", out)
+		w.Policies[1].MarkValue, w.Policies[1].MarkMask = 0xd00, 0xf00
+		return w.Run(func() {
+			in.Deliver(900)
+			out.Send(300)
+			w.Deny(40, in, ledgertest.Flow(ledger.TmplMismatch, ledger.SiteDeliver))
+			w.Deny(30, in, ledgertest.Flow(ledger.NoPols, ledger.SiteForward))
+			w.Deny(12, nil, ledgertest.Flow(ledger.TmplMismatch, ledger.SiteDeliver))
+			w.Deny(8, nil, ledgertest.Flow(ledger.OutDefaultBlock, ledger.SiteForward))
+			for i := range 22 {
+				r := ledgertest.Flow(ledger.OutNoStates, ledger.SiteForward)
+				r.DstPort = uint16(5000 + i)
+				w.Deny(1, nil, r)
+			}
+		})
+	},
 	"clean": func() ledger.Report {
 		w := ledgertest.New()
 		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)
