@@ -83,7 +83,7 @@ var placeOfFunction = map[string]Place{
 	"packet_": PlaceTap, "tpacket_": PlaceTap, "prb_": PlaceTap, "__packet_": PlaceTap,
 	"xfrm": PlaceXfrm, "__xfrm": PlaceXfrm, "esp_": PlaceXfrm, "esp4_": PlaceXfrm, "esp6_": PlaceXfrm, "vti": PlaceXfrm,
 	"ah_": PlaceXfrm, "ah4_": PlaceXfrm, "ah6_": PlaceXfrm, "xdst_": PlaceXfrm, "iptfs_": PlaceXfrm,
-	"veth_xmit": PlaceDevice, "tun_net_xmit": PlaceDevice, "bond_": PlaceDevice, "vlan_": PlaceDevice,
+	"veth_": PlaceDevice, "dev_forward_skb": PlaceDevice, "__dev_forward_skb": PlaceDevice, "____dev_forward_skb": PlaceDevice, "tun_net_xmit": PlaceDevice, "bond_": PlaceDevice, "vlan_": PlaceDevice,
 	"macvlan_": PlaceDevice, "br_": PlaceDevice, "__br_": PlaceDevice, "ipvlan_": PlaceDevice, "vrf_": PlaceDevice,
 	"dev_forward_skb": PlaceDevice, "__dev_forward_skb": PlaceDevice,
 	"ip_tunnel_": PlaceDevice, "dummy_xmit": PlaceDevice, "internal_dev_recv": PlaceDevice,

@@ -174,6 +174,9 @@ func TestQueueAndDevice(t *testing.T) {
 		t.Fatalf("invalid run: the queues dropped %d and %d", dropped, aside)
 	}
 	diff(t, "packets that reached the path", sent-refused-dropped, arrived)
+	out := o.find(t, s.SPI, "out").Ledger
+	diff(t, "encapsulated, lost on egress, on the wire, unattributed", []int64{sent, refused + dropped, arrived, 0},
+		[]int64{*out.Encapsulated, *out.LostOnEgress, *out.OnWire, *out.Unattributed})
 	wan := o.link(t, tunnel.WAN)
 	diff(t, "tx_dropped of the device", int64(refused), wan.Counters["tx_dropped"])
 	if !wan.CarriesSAs || o.link(t, "aside").CarriesSAs {
