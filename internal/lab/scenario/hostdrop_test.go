@@ -18,8 +18,8 @@ import (
 	"xfrmscope/internal/lab/tunnel"
 )
 
-// ruleset is loaded into gateway B before xfrmscope starts. Each rule that drops has a counter, which
-// is the truth that the ledger is held against; %s is the address family's word.
+// ruleset is loaded into gateway B under xfrmscope's eyes. Each rule that drops has a counter, which
+// is the truth that the ledger is held against.
 const ruleset = `
 table inet lab {
 	chain at_input {
@@ -236,4 +236,45 @@ func unheard(to string, count int) error {
 		time.Sleep(pace)
 	}
 	return conn.Close()
+}
+
+// encapRuleset drops ESP in UDP both ways. What is in it is forwarded, and not the input chain's.
+const encapRuleset = `
+table inet lab {
+	chain at_input {
+		type filter hook input priority 0; policy accept;
+		udp dport 4500 numgen inc mod 4 0 counter drop comment "in"
+		udp dport 9000 counter drop comment "other"
+	}
+	chain at_postrouting {
+		type filter hook postrouting priority 0; policy accept;
+		udp sport 4500 numgen inc mod 5 0 counter drop comment "out"
+	}
+}
+`
+
+// TestHostDropsInUDP does the same to IPv6 with ESP in UDP, both ways between hosts, so that packets
+// are dropped at other hooks.
+func TestHostDropsInUDP(t *testing.T) {
+	tunnel.Need(t)
+	b := open(t, tunnel.Options{Family: 6, UDP: true, Hosts: true}, nil)
+	b.run("nft", encapRuleset, "-f", "-")
+	there, back := b.tunnel.AtoB[0], b.tunnel.BtoA[0]
+	b.send(there, 60)
+	b.send(back, 60)
+	b.settle()
+	diff(t, "packets that nftables dropped", map[string]int64{"in": 15, "out": 12, "other": 0}, b.nftCounters())
+	o := b.finish()
+	in, out := o.find(t, there.SPI, "in").Ledger, o.find(t, back.SPI, "out").Ledger
+	diff(t, "arrived, lost in host, decapsulated, inner path, delivered, unattributed", []int64{60, 15, 45, 0, 45, 0},
+		[]int64{*in.Arrivals, *in.LostInHost, *in.Decapsulated, *in.InnerDropped, *in.Delivered, *in.Unattributed})
+	diff(t, "encapsulated, lost, on the wire, unattributed", []int64{60, 12, 48, 0},
+		[]int64{*out.Encapsulated, *out.LostOnEgress, *out.OnWire, *out.Unattributed})
+	for _, d := range o.report.Drops {
+		if d.Place != "netfilter" || d.Hook != map[string]string{"before_xfrm": "input", "egress": "postrouting"}[d.Stage] {
+			t.Errorf("not what the rules did: %+v", d)
+		}
+	}
+	o.checkFindings(t, "firewall-drop "+name(there.SPI), "firewall-drop "+name(back.SPI))
+	o.checkSelf(t)
 }

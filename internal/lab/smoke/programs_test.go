@@ -34,6 +34,7 @@ var objects = []object{
 	{"wire_lock", func() (*ebpf.CollectionSpec, error) { return smallWire(false) }, version{}},
 	{"stack", bpfobj.LoadStack, version{}},
 	{"pmtu", bpfobj.LoadPMTU, version{}},
+	{"drop", bpfobj.LoadDrop, version{}},
 }
 
 func smallWire(lockfree bool) (*ebpf.CollectionSpec, error) {
