@@ -51,6 +51,19 @@ func onLink(r *ledger.Report, l *ledger.LinkReport, dir ledger.Direction) []*led
 	return out
 }
 
+// at makes a device the subject of a finding: by the device that its SAs were seen on, a VLAN above it
+// for instance, so that findings about those SAs can be found to follow from it.
+func at(l *ledger.LinkReport, sas []*ledger.SA) Subject {
+	index := l.Index
+	for i, sa := range sas {
+		if i > 0 && sa.Ifindex != index {
+			return Subject{Ifindex: l.Index}
+		}
+		index = sa.Ifindex
+	}
+	return Subject{Ifindex: index}
+}
+
 // lostOnPath is what these SAs miss from the wire.
 func lostOnPath(sas []*ledger.SA) (lost int64) {
 	for _, sa := range sas {

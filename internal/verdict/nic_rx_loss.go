@@ -65,7 +65,7 @@ func nicRxLoss(r *ledger.Report) []Finding {
 			ID:         NICRxLoss,
 			Severity:   pathSeverity(x.total, l.Counters["rx_packets"]+x.total),
 			Confidence: sure(counted), // the card does not say whose frames they were
-			Subject:    Subject{Ifindex: l.Index},
+			Subject:    at(l, sas),
 			Evidence:   x.evidence,
 		}
 		what := "before any hook in the kernel could see them"

@@ -27,7 +27,7 @@ func nicTxErrors(r *ledger.Report) []Finding {
 		}
 		of := l.Counters["tx_packets"] + n
 		f := Finding{
-			ID: NICTxErrors, Severity: pathSeverity(n, of), Confidence: sure(counted), Subject: Subject{Ifindex: l.Index},
+			ID: NICTxErrors, Severity: pathSeverity(n, of), Confidence: sure(counted), Subject: at(l, sas),
 			Summary: fmt.Sprintf("%s failed to send %s of %d (%s): they had passed the stack and its queue, and the peer never sees them.",
 				l.Name, packets(n), of, share(n, of)),
 			Evidence: append(moved(l, "rtnetlink", c, ""),

@@ -36,7 +36,7 @@ func qdiscDrop(r *ledger.Report) []Finding {
 		}
 		worst := culprits[0]
 		f := Finding{
-			ID: QdiscDrop, Severity: pathSeverity(n, sent+n), Confidence: sure(counted), Subject: Subject{Ifindex: l.Index},
+			ID: QdiscDrop, Severity: pathSeverity(n, sent+n), Confidence: sure(counted), Subject: at(l, sas),
 			Summary: fmt.Sprintf("The queue of %s dropped %s of %d (%s): %s. The egress hook stands before the queue and had counted what was of an SA as sent.",
 				l.Name, packets(n), sent+n, share(n, sent+n), describe(worst)),
 		}

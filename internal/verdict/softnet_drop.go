@@ -28,24 +28,24 @@ func softnetDrop(r *ledger.Report) []Finding {
 	var out []Finding
 	for _, l := range carriers(r) {
 		// The kernel counts each of them at its device too, among other things.
-		at := l.Counters["rx_dropped"]
-		if at <= 0 || len(onLink(r, l, ledger.In)) == 0 {
+		dropped, sas := l.Counters["rx_dropped"], onLink(r, l, ledger.In)
+		if dropped <= 0 || len(sas) == 0 {
 			continue
 		}
-		n, base := min(total, at), counted
-		if at == total {
+		n, base := min(total, dropped), counted
+		if dropped == total {
 			base = witnessed
 		}
 		of := l.Counters["rx_packets"] + n
 		backlog := sysctl(r, "net/core/netdev_max_backlog")
 		f := Finding{
-			ID: SoftnetDrop, Severity: pathSeverity(n, of), Confidence: sure(base), Subject: Subject{Ifindex: l.Index},
+			ID: SoftnetDrop, Severity: pathSeverity(n, of), Confidence: sure(base), Subject: at(l, sas),
 			Summary: fmt.Sprintf("The backlog of CPU %d overflowed: %s that arrived on %s were dropped before the stack took them up.",
 				worst.ID, packets(n), l.Name),
 			Evidence: []Evidence{
 				{"host.cpus.dropped", total, "packets", "softnet_stat", "on all CPUs, of all devices and namespaces"},
 				{fmt.Sprintf("host.cpus.%d.dropped", worst.ID), worst.Dropped, "packets", "softnet_stat", ""},
-				{"host.links." + l.Name + ".rx_dropped", at, "packets", "rtnetlink", "also counts frames of protocols that nobody listens to"},
+				{"host.links." + l.Name + ".rx_dropped", dropped, "packets", "rtnetlink", "also counts frames of protocols that nobody listens to"},
 			},
 		}
 		if backlog > 0 {
@@ -55,7 +55,7 @@ func softnetDrop(r *ledger.Report) []Finding {
 			f.Evidence = append(f.Evidence, Evidence{"host.cpus.flow_limit", limited, "packets", "softnet_stat",
 				"dropped because one flow had half of the backlog (net.core.flow_limit_cpu_bitmap): ESP between two gateways is one flow"})
 		}
-		if lost := lostOnPath(onLink(r, l, ledger.In)); lost > 0 {
+		if lost := lostOnPath(sas); lost > 0 {
 			f.Evidence = append(f.Evidence, Evidence{"ledger.lost_on_path", lost, "packets", "wire",
 				"the backlog stands before the hook where that is TC or generic XDP, so that its drops look like the path's"})
 			// Native XDP stands before the backlog: what it misses was lost before.

@@ -27,6 +27,17 @@ var hostScenarios = []Scenario{
 		receive(w, 960)
 		w.Link(ledgertest.WAN).Counters["rx_missed_errors"] += 2
 	}), Want: []verdict.ID{verdict.PathLoss, verdict.NICRxLoss}, Grade: verdict.Critical, Sure: 0.95},
+	{Name: "card under a VLAN out of buffers", Prepare: furnished(func(w *ledgertest.World, in, _ *ledgertest.SA) {
+		in.Deliver(500)
+		in.Lose(5)
+		in.Deliver(495)
+		receive(w, 995)
+		w.Link(ledgertest.WAN).Counters["rx_missed_errors"] += 5
+	}, func(w *ledgertest.World, in, _ *ledgertest.SA) {
+		w.Host.Links = append(w.Host.Links, ledger.Link{Index: 11, Name: "eth0.7", Kind: "vlan", Lower: ledgertest.WAN, Up: true})
+		in.Wire.Ifindex = 11
+	}), Want: []verdict.ID{verdict.NICRxLoss}, Folded: []verdict.ID{verdict.PathLoss}, Says: []string{"eth0 lost 5 frames"},
+		Grade: verdict.Warning, Sure: 0.8},
 	{Name: "damaged frames", Prepare: furnished(func(w *ledgertest.World, in, _ *ledgertest.SA) {
 		in.Deliver(500)
 		in.Lose(5)
