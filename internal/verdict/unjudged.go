@@ -12,7 +12,8 @@ func covered(c ledger.Cause) bool {
 		ledger.TmplMismatch, ledger.NoPols, ledger.PolBlock, ledger.PolError, ledger.FwdHdrError, ledger.StateMismatch, ledger.EncapMismatch,
 		ledger.AcquireError, ledger.StateDirError, ledger.OutNoStates, ledger.OutPolBlock, ledger.OutBundleGenError,
 		ledger.OutDirError, ledger.OutPolError, ledger.OutPolDead, ledger.OutBundleCheckError,
-		ledger.OutSeqError:
+		ledger.OutSeqError,
+		ledger.ProtoError, ledger.InHdrError, ledger.StateModeError, ledger.InError, ledger.InBufferError, ledger.OutError, ledger.OutProtoError:
 		return true
 	}
 	return false

@@ -22,11 +22,10 @@ func TestUnjudged(t *testing.T) {
 			sa.Deliver(100)
 			sa.Reorder(2, 80)
 			sa.Corrupt(1)
-			sa.Refuse(4, ledger.ProtoError)
-			sa.Refuse(3, ledger.InBufferError)
-			w.DropLone(5, ledger.OutError)
+			sa.Refuse(4, ledger.InIptfsError)
+			w.DropLone(5, ledger.OutNoQueueSpace)
 		}))
-		want := map[string]int64{"XfrmInStateProtoError (proto_error)": 4, "XfrmInBufferError": 3, "XfrmOutError": 5}
+		want := map[string]int64{"XfrmInIptfsError": 4, "XfrmOutNoQueueSpace": 5}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("without xfrm_stat: %v (-want +got):\n%s", blind, diff)
 		}

@@ -90,6 +90,7 @@ func Catalogue() []Kind {
 		hostKinds(),
 		firewallKinds(),
 		policyKinds(),
+		processingKinds(),
 		configKinds(),
 		flowKinds(),
 		ikeKinds(),

@@ -160,6 +160,17 @@ var policyScenarios = []Scenario{
 		Want: []verdict.ID{verdict.SALarval}, Says: []string{"6 packets"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "an SA of the wrong direction", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Refuse(6, ledger.StateDirError) }),
 		Want: []verdict.ID{verdict.SADirectionMismatch}, Says: []string{"6 packets"}, Grade: verdict.Critical, Sure: 0.95},
+	{Name: "packets with a padding that cannot be", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Deliver(100); sa.Refuse(4, ledger.ProtoError) }),
+		Want: []verdict.ID{verdict.PacketMalformed}, Says: []string{"4 packets", "padding or trailer"}, Grade: verdict.Warning, Sure: 0.95},
+	{Name: "integrity failures that the hooks cannot tell", Leaky: true, Prepare: inbound(32, false, func(sa *ledgertest.SA) {
+		sa.Deliver(100)
+		sa.Refuse(4, ledger.ProtoError)
+		sa.Entry.IntegrityFailed += 3
+	}), Want: []verdict.ID{verdict.PacketMalformed}, Says: []string{"4 packets", "3 of them failed their integrity check"}, Grade: verdict.Warning, Sure: 0.76},
+	{Name: "transport mode here, tunnel mode there", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Refuse(9, ledger.StateModeError) }),
+		Want: []verdict.ID{verdict.SAModeDisagreement}, Says: []string{"9 packets", "in tunnel mode here"}, Grade: verdict.Critical, Sure: 0.95},
+	{Name: "no memory", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Deliver(100); sa.Refuse(2, ledger.InError) }),
+		Want: []verdict.ID{verdict.ProcessingFailed}, Says: []string{"2 packets", "no memory"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "a policy look-up without memory", Prepare: func(w *ledgertest.World) func() {
 		return func() { w.DropLone(2, ledger.PolError) }
 	}, Want: []verdict.ID{verdict.PolicyCheckFailed}, Says: []string{"2 packets"}, Grade: verdict.Warning, Sure: 0.95},
