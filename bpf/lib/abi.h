@@ -270,7 +270,8 @@ struct sa_state {
 	__u64 gap_hist[HIST_BUCKETS]; /* log2 of a gap's length, same buckets */
 	__u64 inside_early;	      /* new numbers of inside_run: below the first one seen */
 	__u64 inside_fills;	      /* the same: that filled holes */
-	__u64 reserved[5];	      /* to a multiple of 64 bytes, so that the first cache line stays one */
+	__u64 jumped;		      /* numbers that confirmed leaps passed over; they are holes, too */
+	__u64 reserved[4];	      /* to a multiple of 64 bytes, so that the first cache line stays one */
 };
 
 /* Per CPU and slot: the straight path writes here and nowhere else but highest and window. */

@@ -132,6 +132,7 @@ static __always_inline bool jump(struct sa_state *sa, struct packet *p, __u32 le
 	run_mark(p->slot, p->seq64, length);
 	gap_remember(sa, p->slot, p->top + 1, before + 1);
 	atomic_add(&sa->jumps, 1);
+	atomic_add(&sa->jumped, skipped);
 	packet_event(p, EVENT_JUMP, p->seq64, skipped, 0);
 	return true;
 }

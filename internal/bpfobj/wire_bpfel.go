@@ -225,7 +225,8 @@ type LockfreeSaState struct {
 	GapHist          [16]uint64
 	InsideEarly      uint64
 	InsideFills      uint64
-	Reserved         [5]uint64
+	Jumped           uint64
+	Reserved         [4]uint64
 }
 
 type LockfreeWhy uint32

@@ -241,6 +241,7 @@ func (l *Ledger) wireReport(t *wireSA) *Wire {
 		DisplacementHistogram: c.displacements(),
 		Restarts:              c[wireRestarts],
 		Jumps:                 c[wireJumps],
+		Jumped:                c[wireJumped],
 		GapEvents:             c[wireGapEvents],
 		LateAcrossCPUs:        c[wireLateSpread],
 		LargestBytes:          int64(t.now.LargestBytes),

@@ -73,6 +73,7 @@ type WireSA struct {
 	Pending          uint64 // part of Missing that is younger than the horizon
 	Restarts         uint64
 	Jumps            uint64
+	Jumped           uint64 // numbers that these leaps passed over, part of Missing until late packets fill them
 	GapEvents        uint64
 	ExtentMax        uint64   // RFC 4737 reorder extent, packets
 	ExtentFloor      uint64   // late packets whose extent is a lower bound

@@ -151,6 +151,7 @@ type Wire struct {
 	DisplacementHistogram []int64 `json:"displacement_histogram"`
 	Restarts              int64   `json:"restarts"`
 	Jumps                 int64   `json:"jumps"`
+	Jumped                int64   `json:"jumped"` // numbers that jumps passed over
 	GapEvents             int64   `json:"gap_events"`
 
 	LateAcrossCPUs int64      `json:"late_across_cpus"` // part of late that came in order on its own CPU

@@ -15,6 +15,7 @@ const (
 	wirePending
 	wireRestarts
 	wireJumps
+	wireJumped
 	wireGapEvents
 	wireExtentFloor
 	wireLateSpread
@@ -48,6 +49,7 @@ func wireCounts(w WireSA) counts {
 		wirePending:     w.Pending,
 		wireRestarts:    w.Restarts,
 		wireJumps:       w.Jumps,
+		wireJumped:      w.Jumped,
 		wireGapEvents:   w.GapEvents,
 		wireExtentFloor: w.ExtentFloor,
 		wireLateSpread:  w.LateSpread,

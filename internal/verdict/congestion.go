@@ -24,9 +24,9 @@ func congestionKinds() []Kind {
 }
 
 // pathLost is what an SA of the peer lost on the path.
-func pathLost(sa *ledger.SA) int64 {
+func pathLost(r *ledger.Report, sa *ledger.SA) int64 {
 	if b := sa.Ledger.In; b != nil && b.LostOnPath != nil {
-		return *b.LostOnPath
+		return max(0, *b.LostOnPath-leaptOver(r, sa))
 	}
 	return 0
 }
@@ -59,7 +59,7 @@ func congestion(r *ledger.Report) []Finding {
 		if w == nil || sa.Direction == ledger.Out || sa.State == ledger.Absent {
 			continue
 		}
-		lost := pathLost(sa)
+		lost := pathLost(r, sa)
 		p := lossPattern(sa, lost)
 		delay := pathDelay(r, sa)
 		if w.ECNCE == 0 {
@@ -137,7 +137,7 @@ func policingSuspected(r *ledger.Report) []Finding {
 		if w == nil || sa.Direction == ledger.Out || sa.State == ledger.Absent || w.ECNCE > 0 || w.Packets == 0 || pathDelay(r, sa) != nil {
 			continue
 		}
-		lost, passed, sent := pathLost(sa), w.LossyRate, w.OfferedRate
+		lost, passed, sent := pathLost(r, sa), w.LossyRate, w.OfferedRate
 		if lost < policingLost || passed == nil || sent == nil || passed.Count < policingIntervals || 4*w.Late > lost ||
 			float64(w.CleanRateMax) > limitMargin*passed.Mean {
 			continue

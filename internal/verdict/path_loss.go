@@ -23,7 +23,11 @@ func pathLoss(r *ledger.Report) []Finding {
 		if b == nil || b.LostOnPath == nil || *b.LostOnPath <= 0 || sa.State == ledger.Absent || hidden(r, sa) {
 			continue
 		}
-		lost, sent := *b.LostOnPath, *b.Sent
+		leapt := leaptOver(r, sa)
+		lost, sent := *b.LostOnPath-leapt, *b.Sent-leapt
+		if lost <= 0 {
+			continue
+		}
 		where := "between the peer and this host's wire hook"
 		base := witnessed
 		if capture {
@@ -46,6 +50,9 @@ func pathLoss(r *ledger.Report) []Finding {
 			Remedy: lossRemedies(sa, capture),
 		}
 		f.Evidence = append(f.Evidence, patternEvidence(sa, p)...)
+		if leapt > 0 {
+			f.Evidence = append(f.Evidence, Evidence{"wire.jumped", leapt, "numbers", "wire", "not counted as lost: no rate seen here would send so many"})
+		}
 		if restarted(sa) {
 			f.Evidence = append(f.Evidence, Evidence{"wire.restarts", sa.Wire.Restarts + sa.Wire.Jumps, "times", "wire",
 				"the sender's numbers began anew or leapt: numbers skipped on purpose count as lost"})

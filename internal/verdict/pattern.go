@@ -109,3 +109,23 @@ func atTime(t *time.Time) string {
 	}
 	return " at " + t.Format("15:04:05")
 }
+
+// leapFactor is how much faster than it ever was an SA would have to be for a leap to be a loss.
+const leapFactor = 20
+
+// leaptOver is how many numbers an SA's sender skipped at once that it cannot have sent: a standby that
+// takes over starts ahead of the last number, as it should. A real outage skips what its rate allows.
+func leaptOver(r *ledger.Report, sa *ledger.SA) int64 {
+	w := sa.Sequence()
+	if w == nil || w.Jumped == 0 || r.Source.DurationS <= 0 {
+		return 0
+	}
+	rate := max(float64(w.CleanRateMax), float64(w.Packets)/r.Source.DurationS)
+	if w.LossyRate != nil {
+		rate = max(rate, w.LossyRate.Mean)
+	}
+	if float64(w.Jumped) <= leapFactor*rate*r.Source.DurationS {
+		return 0
+	}
+	return min(w.Jumped, w.Missing)
+}

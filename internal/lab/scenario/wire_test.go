@@ -30,10 +30,10 @@ func (o observation) says(t *testing.T, id string, spi uint32, parts ...string) 
 
 // TestPeerRestarted lets senders begin anew from number 1, of whose numbers only the latest were seen: one
 // that goes back by less than the wire program's window, one by more. Beside them an SA whose packets
-// are honestly late by far.
+// are honestly late by far, and whose sender then goes on from far ahead, as a standby should that takes over.
 func TestPeerRestarted(t *testing.T) {
 	tunnel.Need(t)
-	const before, after = 300, 120
+	const before, after, ahead = 300, 120, 5_000_000
 	for _, c := range []struct {
 		name    string
 		options tunnel.Options
@@ -53,7 +53,15 @@ func TestPeerRestarted(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.send(s, after)
+			twin := b.tunnel.AtoB[1]
+			if err := twin.Renumber(b.tunnel.Options, c.options.LastSeq+ahead); err != nil {
+				t.Fatal(err)
+			}
+			b.send(twin, after)
 			o := b.finish()
+			took := o.find(t, twin.SPI, "in")
+			diff(t, "the twin: packets, restarts, jumps, decapsulated, unattributed", []int64{before + after, 0, 1, before + after, 0},
+				[]int64{took.Wire.Packets, took.Wire.Restarts, took.Wire.Jumps, value(took.Ledger.Decapsulated), value(took.Ledger.Unattributed)})
 			got := o.find(t, s.SPI, "in")
 			diff(t, "wire: packets, restarts, jumps, highest", []int64{before + after, 1, 0, after},
 				[]int64{got.Wire.Packets, got.Wire.Restarts, got.Wire.Jumps, int64(got.Wire.HighestSeq)})

@@ -48,6 +48,14 @@ func disorder(sa *ledgertest.SA, acrossCPUs, dscps uint64) {
 	sa.Wire.CPUs = map[int]uint64{0: 600, 3: 406}
 }
 
+// leap is a confirmed jump over n numbers.
+func leap(sa *ledgertest.SA, n uint64) {
+	sa.Lose(n)
+	sa.Wire.GapEvents--
+	sa.Wire.Jumps++
+	sa.Wire.Jumped += n
+}
+
 var wireScenarios = []Scenario{
 	{Name: "lost in bursts", Prepare: inbound(32, false, func(sa *ledgertest.SA) { gaps(sa, 20, 5, 100, 60) }),
 		Want: []verdict.ID{verdict.PathLoss}, Says: []string{"in bursts, up to 7 in a row"}, Grade: verdict.Critical, Sure: 0.95},
@@ -132,6 +140,23 @@ var wireScenarios = []Scenario{
 		sa.Wire.Jumps++
 		sa.Deliver(100)
 	}), Want: []verdict.ID{verdict.PeerRestarted}, Folded: []verdict.ID{verdict.ReplayWindowTooSmall}, Grade: verdict.Critical, Sure: 0.79},
+	{Name: "a standby took over and started ahead", Prepare: inbound(32, false, func(sa *ledgertest.SA) {
+		sa.Deliver(9000)
+		leap(sa, 1_000_000)
+		sa.Deliver(500)
+	})},
+	{Name: "a standby took over, and some got lost", Prepare: inbound(32, false, func(sa *ledgertest.SA) {
+		sa.Deliver(9000)
+		leap(sa, 1_000_000)
+		sa.Deliver(500)
+		sa.Lose(7)
+		sa.Deliver(500)
+	}), Want: []verdict.ID{verdict.PathLoss}, Says: []string{"7 packets of 10007"}, Grade: verdict.Warning, Sure: 0.76},
+	{Name: "an outage at a high rate", Prepare: inbound(32, false, func(sa *ledgertest.SA) {
+		sa.Deliver(90000)
+		leap(sa, 9000)
+		sa.Deliver(90000)
+	}), Want: []verdict.ID{verdict.PathLoss}, Says: []string{"9000 packets of 189000"}, Grade: verdict.Critical, Sure: 0.76},
 	{Name: "both ends set the SA up anew", Prepare: inbound(32, false, func(sa *ledgertest.SA) {
 		sa.Deliver(9000)
 		sa.Wire.Restarts++
