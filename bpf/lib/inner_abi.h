@@ -8,6 +8,7 @@
 #define INNER_FLOWS    8192 /* flows followed at once; the least recently used one makes room */
 #define ZERO_EPISODES  8    /* zero-window episodes kept with their times, the newest */
 #define RTT_EARLY      32   /* samples that make up the early average */
+#define RTT_WARM       8    /* steady samples before the highest smoothed value counts */
 #define SCALE_UNKNOWN  0xff
 #define SCALE_NOT_SENT 0xfe
 
@@ -60,7 +61,8 @@ struct inner_rtt {
 	__u64 min_ns;
 	__u64 max_ns;
 	__u64 smooth_ns;     /* RFC 6298 section 2, alpha 1/8 */
-	__u64 smooth_max_ns; /* its highest value */
+	__u64 smooth_max_ns; /* its highest value, after the first RTT_WARM */
+	__u64 steady;	     /* samples that went into it */
 };
 
 struct zero_episode {
@@ -84,7 +86,8 @@ struct inner_end {
 	__u8 vantage;	/* 1 + enum direction of the hook that counts this end; 0: none yet */
 	__u8 scale;	/* window scale (RFC 7323), SCALE_UNKNOWN while the handshake was not seen */
 	__u8 offered;	/* what its SYN said, SCALE_NOT_SENT if nothing */
-	__u8 pad[3];
+	__u8 steady;	/* the segment being timed left room in the window */
+	__u8 pad[2];
 	enum inner_seen seen; /* a set of them */
 	__u32 segment_max;    /* largest payload of one segment */
 

@@ -110,9 +110,10 @@ static __always_inline void on_syn(struct inner_flow *f, struct inner_end *me, s
 	me->seq_next = s->seq + 1;
 	me->rtt_seq = s->seq + 1;
 	me->rtt_ns = s->now_ns;
+	me->steady = 1;
 }
 
-/* `steady` is false where the time may hold a pause of the sender's own making; a smoothed value must not. */
+/* `steady` is false where the time may hold a pause of an end's own making; a smoothed value must not. */
 static __always_inline void rtt_sample(struct inner_rtt *r, __u64 rtt, bool steady)
 {
 	if (!r->samples || rtt < r->min_ns)
@@ -129,7 +130,8 @@ static __always_inline void rtt_sample(struct inner_rtt *r, __u64 rtt, bool stea
 		r->smooth_ns += (__s64)(rtt - r->smooth_ns) >> 3;
 	else
 		r->smooth_ns = rtt;
-	if (r->smooth_ns > r->smooth_max_ns)
+	r->steady += 1;
+	if (r->steady >= RTT_WARM && r->smooth_ns > r->smooth_max_ns)
 		r->smooth_max_ns = r->smooth_ns;
 }
 
@@ -216,7 +218,7 @@ static __always_inline void on_ack(struct inner_end *me, struct inner_end *peer,
 	me->ack = s->ack;
 	me->seen |= SEEN_ACK;
 	if (peer->rtt_ns && !seq_before(s->ack, peer->rtt_seq)) {
-		rtt_sample(&peer->ahead, s->now_ns - peer->rtt_ns, true);
+		rtt_sample(&peer->ahead, s->now_ns - peer->rtt_ns, peer->steady);
 		peer->rtt_ns = 0;
 	}
 	/* A SYN's window is never scaled, and nobody fills it. */
@@ -296,6 +298,8 @@ static __always_inline void on_data(struct inner_end *me, struct inner_end *peer
 	if (!me->rtt_ns && !peer->zero_since_ns && (limited || in_flight >= 2 * me->segment_max)) {
 		me->rtt_seq = end;
 		me->rtt_ns = s->now_ns;
+		/* The last segment of a full window may be an odd one, and then its answer waits. */
+		me->steady = !limited;
 	}
 }
 

@@ -40,7 +40,8 @@ type InnerInnerFlow struct {
 		Vantage         uint8
 		Scale           uint8
 		Offered         uint8
-		Pad             [3]uint8
+		Steady          uint8
+		Pad             [2]uint8
 		Seen            InnerInnerSeen
 		SegmentMax      uint32
 		SeqNext         uint32
@@ -112,6 +113,7 @@ type InnerInnerRtt struct {
 	MaxNs       uint64
 	SmoothNs    uint64
 	SmoothMaxNs uint64
+	Steady      uint64
 }
 
 type InnerInnerSeen uint32

@@ -352,11 +352,36 @@ func TestInnerWindowLimited(t *testing.T) {
 	if near.Limited != 40 || near.Segments != 80 || near.InFlightMax != 2000 || far.WindowMax != 2048 {
 		t.Errorf("limited %d of %d segments, %d in flight, window up to %d", near.Limited, near.Segments, near.InFlightMax, far.WindowMax)
 	}
-	// The handshake's sample is the one of 1 ms.
+	// The handshake's sample is the one of 1 ms. All others left no room, and are not smoothed.
 	if near.Ahead.Samples != 41 || time.Duration(near.Ahead.MaxNs) != 20*time.Millisecond || time.Duration(near.Ahead.SumNs) != 801*time.Millisecond ||
-		time.Duration(near.Ahead.EarlyNs) != 621*time.Millisecond || time.Duration(near.Ahead.SmoothNs).Round(time.Millisecond) != 20*time.Millisecond {
+		time.Duration(near.Ahead.EarlyNs) != 621*time.Millisecond || near.Ahead.Steady != 1 || time.Duration(near.Ahead.SmoothNs) != time.Millisecond || near.Ahead.SmoothMaxNs != 0 {
 		t.Errorf("%d samples, longest %s, sum %s, early %s, smoothed %s", near.Ahead.Samples, time.Duration(near.Ahead.MaxNs),
 			time.Duration(near.Ahead.SumNs), time.Duration(near.Ahead.EarlyNs), time.Duration(near.Ahead.SmoothNs))
+	}
+}
+
+// The highest smoothed round trip is that of many, not of the first.
+func TestInnerSmoothed(t *testing.T) {
+	i := openInner(t)
+	a, b := i.shake(nearV4, farV4)
+	i.see(b) // 256,000 bytes
+	for n := range 30 {
+		for range 3 {
+			a.payload = 1000
+			i.see(a)
+			a.seq += 1000
+		}
+		b.ack = a.seq
+		wait := 20 * time.Millisecond
+		if n == 0 || n > 20 {
+			wait = 400 * time.Millisecond
+		}
+		i.after(wait, b)
+	}
+	r := i.only().End[0].Ahead
+	// The first sample alone was 400 ms; nine more at the end bring it three quarters of the way there again.
+	if got := time.Duration(r.SmoothMaxNs); r.Steady != 31 || got < 280*time.Millisecond || got > 300*time.Millisecond || got != time.Duration(r.SmoothNs) {
+		t.Errorf("%d samples, smoothed %s, at most %s", r.Steady, time.Duration(r.SmoothNs), got)
 	}
 }
 

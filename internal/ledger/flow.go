@@ -260,7 +260,7 @@ func (r *RTTReading) report() *FlowRTT {
 		return nil
 	}
 	return &FlowRTT{
-		Samples: n, MinUS: r.Min.Microseconds(), MeanUS: r.Sum.Microseconds() / n,
+		Samples: n, Steady: int64(r.Steady), MinUS: r.Min.Microseconds(), MeanUS: r.Sum.Microseconds() / n,
 		EarlyUS: r.Early.Microseconds() / min(n, RTTEarly), MaxUS: r.Max.Microseconds(),
 		SmoothedUS: r.Smoothed.Microseconds(), SmoothedMaxUS: r.SmoothedMax.Microseconds(),
 	}

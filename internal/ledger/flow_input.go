@@ -72,7 +72,7 @@ type ZeroReading struct {
 
 // RTTReading is how long something took, there and back.
 type RTTReading struct {
-	Samples                                     uint64
+	Samples, Steady                             uint64        // Steady: of which Smoothed was made
 	Sum, Early, Min, Max, Smoothed, SmoothedMax time.Duration // Early: sum of the first RTTEarly samples
 }
 

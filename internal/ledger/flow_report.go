@@ -94,10 +94,11 @@ type ZeroEpisode struct {
 // FlowRTT is a round trip from here.
 type FlowRTT struct {
 	Samples       int64 `json:"samples"`
+	Steady        int64 `json:"steady"` // those without a wait of an end's own making; the smoothed values are theirs
 	MinUS         int64 `json:"min_us"`
 	MeanUS        int64 `json:"mean_us"`
 	EarlyUS       int64 `json:"early_us"` // mean of the first samples
 	MaxUS         int64 `json:"max_us"`
-	SmoothedUS    int64 `json:"smoothed_us"` // at the end, by RFC 6298
-	SmoothedMaxUS int64 `json:"smoothed_max_us"`
+	SmoothedUS    int64 `json:"smoothed_us"`     // at the end, by RFC 6298
+	SmoothedMaxUS int64 `json:"smoothed_max_us"` // from the eighth on
 }

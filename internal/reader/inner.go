@@ -128,7 +128,7 @@ func endReading(f *bpfobj.InnerFlow, i int, at netip.AddrPort) ledger.FlowEndRea
 
 func rttReading(r bpfobj.InnerRTT) ledger.RTTReading {
 	return ledger.RTTReading{
-		Samples: r.Samples, Sum: time.Duration(r.SumNs), Early: time.Duration(r.EarlyNs), Min: time.Duration(r.MinNs),
+		Samples: r.Samples, Steady: r.Steady, Sum: time.Duration(r.SumNs), Early: time.Duration(r.EarlyNs), Min: time.Duration(r.MinNs),
 		Max: time.Duration(r.MaxNs), Smoothed: time.Duration(r.SmoothNs), SmoothedMax: time.Duration(r.SmoothMaxNs),
 	}
 }

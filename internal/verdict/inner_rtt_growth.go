@@ -19,9 +19,13 @@ const (
 )
 
 // grown picks the half of the round trip that grew most, towards the reader or back to the sender.
+// Where the window binds, both ends wait for each other for reasons of their own.
 func grown(t talk) (rtt *ledger.FlowRTT, by int64, back bool) {
+	if hits, looks, _ := usedUp(t); stalled(t) || 2*hits >= looks {
+		return nil, 0, false
+	}
 	for i, r := range []*ledger.FlowRTT{t.sender.RTT, t.sender.Back} {
-		if r == nil || r.Samples < growthSamples || r.SmoothedMaxUS < growthFactor*r.MinUS {
+		if r == nil || r.Steady < growthSamples || r.SmoothedMaxUS < growthFactor*r.MinUS {
 			continue
 		}
 		if g := r.SmoothedMaxUS - r.MinUS; g > by {

@@ -52,7 +52,7 @@ func (w *World) Talk(carries, back *SA) (sender, reader *ledger.FlowEndReading) 
 // Trips sets how long the segments of an end took to be acknowledged: at least, and on average.
 func Trips(e *ledger.FlowEndReading, samples uint64, least, mean time.Duration) {
 	e.RTT = ledger.RTTReading{
-		Samples: samples, Min: least, Max: 2 * mean, Sum: time.Duration(samples) * mean, Early: time.Duration(min(samples, ledger.RTTEarly)) * mean,
+		Samples: samples, Steady: samples, Min: least, Max: 2 * mean, Sum: time.Duration(samples) * mean, Early: time.Duration(min(samples, ledger.RTTEarly)) * mean,
 		Smoothed: mean, SmoothedMax: mean,
 	}
 }

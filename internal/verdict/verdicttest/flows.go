@@ -121,9 +121,15 @@ var flowScenarios = []Scenario{
 	{Name: "a queue behind this gateway", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.RTT.SmoothedMax = 150 * time.Millisecond }),
 		Want: []verdict.ID{verdict.InnerRTTGrowth}, Says: []string{"on this gateway's own side"}, Grade: verdict.Info, Sure: 0.8},
 	{Name: "a queue that fills from the far side", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) {
-		s.Back = ledger.RTTReading{Samples: 60, Sum: 60 * 300 * time.Millisecond, Min: 30 * time.Millisecond, Max: 900 * time.Millisecond, SmoothedMax: 800 * time.Millisecond}
+		s.Back = ledger.RTTReading{Samples: 60, Steady: 60, Sum: 60 * 300 * time.Millisecond, Min: 30 * time.Millisecond, Max: 900 * time.Millisecond, SmoothedMax: 800 * time.Millisecond}
 	}), Want: []verdict.ID{verdict.InnerRTTGrowth}, Says: []string{"from here to 10.2.0.1:40000 grew from 30 ms to 800 ms", "in the tunnel's path or behind the peer"},
 		Grade: verdict.Warning, Sure: 0.8},
+	{Name: "a full window is no queue", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) {
+		s.RTT.SmoothedMax, s.Limited = 600*time.Millisecond, 700
+	})},
+	{Name: "few round trips prove no queue", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) {
+		s.RTT.SmoothedMax, s.RTT.Steady = 600*time.Millisecond, 12
+	})},
 	{Name: "a long path without a queue", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) {
 		ledgertest.Trips(s, 100, 600*time.Millisecond, 700*time.Millisecond)
 	})},
