@@ -32,6 +32,9 @@ type document struct {
 	} `json:"host"`
 	Self self `json:"self"`
 
+	IKE    *ikeAccount `json:"ike"`
+	Rekeys []rekey     `json:"rekeys"`
+
 	PMTU *pmtuReport `json:"pmtu"`
 	NAT  struct {
 		Peers []natPeer `json:"peers"`

@@ -21,6 +21,8 @@ func TestStrongSwan(t *testing.T) {
 		d.checkExact(o, 1)
 		d.checkStat(o, nil)
 		d.checkWhole(100)
+		d.checkIKE(o)
+		d.checkRekeys(o, 0, 0)
 		o.checkFindings(d.t)
 	})
 	// Each rekey makes the new SAs before it breaks the old ones, so nothing is lost under load. One
@@ -31,6 +33,8 @@ func TestStrongSwan(t *testing.T) {
 		d.checkExact(o, 3)
 		d.checkStat(o, nil)
 		d.checkWhole(100)
+		d.checkIKE(o)
+		d.checkRekeys(o, 2, 0)
 		o.checkFindings(d.t)
 	})
 	// The peer is idle and alive: each question whether it is there gets its answer.
@@ -44,6 +48,7 @@ func TestStrongSwan(t *testing.T) {
 		d.checkAnswered()
 		d.checkExact(o, 1)
 		d.checkStat(o, nil)
+		d.checkIKE(o)
 		o.checkFindings(d.t)
 		d.must(d.pair.Terminate())
 	})
@@ -91,6 +96,8 @@ func TestStrongSwanLoses(t *testing.T) {
 		d.checkExact(o, 2)
 		d.checkStat(o, nil)
 		d.checkWhole(100)
+		d.checkIKE(o)
+		d.checkRekeys(o, 1, 0)
 		o.checkFindings(d.t)
 	})
 	// B's SAs expire while its request for new ones goes unanswered; A goes on sending.
@@ -113,6 +120,8 @@ func TestStrongSwanLoses(t *testing.T) {
 			d.t.Errorf("invalid run: only %d datagrams came after the end of the SA", refused)
 		}
 		diff(d.t, "datagrams that found no SA", refused, sum(o.stat))
+		d.checkIKE(o)
+		d.checkRekeys(o, 0, 0)
 		o.checkFindings(d.t, "sa-expired "+d.inbound(o, refused))
 		d.must(d.path.Control())
 		d.must(d.pair.Abandon())
@@ -130,6 +139,7 @@ func TestStrongSwanLoses(t *testing.T) {
 		diff(d.t, "requests dropped, sent again", []int{4, 3}, []int{d.dropped(), d.repeated()})
 		d.checkExact(o, 1)
 		d.checkStat(o, nil)
+		d.checkIKE(o)
 		o.checkFindings(d.t)
 		d.block(false)
 		d.must(d.pair.Abandon())
@@ -160,6 +170,8 @@ func TestStrongSwanLoses(t *testing.T) {
 	}, func(d *daemons, o observation) {
 		d.checkStat(o, cause("no_state", 60))
 		diff(d.t, "carried", counts{SentTo: 160, GotTo: 100, SentBack: 100, GotBack: 100}, d.counted().minus(d.before))
+		d.checkIKE(o)
+		d.checkRekeys(o, 1, 60)
 		o.checkFindings(d.t, "spi-unknown "+d.inbound(o, 60))
 	})
 }
