@@ -89,6 +89,9 @@ type sa struct {
 	Xfrm         map[string]int64 `json:"xfrm"`
 	Latency      *latency         `json:"latency"`
 	Ledger       bins             `json:"ledger"`
+
+	Connection string `json:"connection"` // the IKE daemon's names
+	Child      string `json:"child"`
 }
 
 type wire struct {

@@ -57,7 +57,7 @@ func TestStrongSwanNAT(t *testing.T) {
 		}
 		d.checkThroughNAT(o, 1)
 		d.checkStat(o, nil)
-		o.checkFindings(d.t)
+		d.checkRoot(o, "nat-mapping-changed "+d.inbound(o, 0))
 		d.must(d.pair.Terminate())
 	})
 }

@@ -100,10 +100,11 @@ func (d *daemons) scenario(name string, o sides, steps func(d *daemons), check f
 		if s.path != nil {
 			s.marked = len(s.path.Messages())
 		}
-		s.tool = startTool(t, s.tunnel.B)
+		s.tool = startTool(t, s.tunnel.B, "--vici", s.pair.B.Vici())
 		steps(&s)
 		seen := s.finish()
 		seen.checkSelf(t)
+		s.checkNames(seen)
 		check(&s, seen)
 	})
 }
@@ -251,4 +252,24 @@ func (d *daemons) inbound(o observation, dropped int64) string {
 		d.t.Fatalf("%d inbound SAs had %d packets dropped by xfrm, want one: %q", len(names), dropped, names)
 	}
 	return names[0]
+}
+
+// checkNames demands that each SA, and each finding, goes by the names that B's daemon has for it.
+func (d *daemons) checkNames(o observation) {
+	d.t.Helper()
+	for _, s := range o.report.SAs {
+		diff(d.t, "names of SA "+s.SPI, []string{swan.Connection, swan.Child}, []string{s.Connection, s.Child})
+	}
+	for _, f := range o.report.Findings {
+		diff(d.t, "connection of "+f.ID, swan.Connection, f.Subject.Connection)
+	}
+}
+
+// checkRoot demands that there is one finding, and that it explains exactly these.
+func (d *daemons) checkRoot(o observation, want string, consequences ...string) {
+	d.t.Helper()
+	o.checkFindings(d.t, want)
+	if len(o.report.Findings) == 1 {
+		diff(d.t, "consequences of "+want, append([]string{}, consequences...), append([]string{}, o.report.Findings[0].Folded...))
+	}
 }
