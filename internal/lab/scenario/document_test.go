@@ -180,7 +180,8 @@ type finding struct {
 	Severity string `json:"severity"`
 	Summary  string `json:"summary"`
 	Subject  struct {
-		SPI string `json:"spi"`
+		SPI        string `json:"spi"`
+		Connection string `json:"connection"`
 	} `json:"subject"`
 	Confidence float64  `json:"confidence"`
 	Evidence   []any    `json:"evidence"`
