@@ -124,7 +124,7 @@ func TestStrongSwanLoses(t *testing.T) {
 		d.checkIKE(o)
 		d.checkRekeys(o, 0, 0)
 		d.inbound(o, refused)
-		d.checkRoot(o, "ike-unanswered", "rekey-failed", "sa-expired")
+		d.checkRoot(o, "ike-unanswered", "rekey-failed", "sa-expired", "spi-unknown")
 	})
 	d.scenario("a dead peer", sides{swan.Options{}, swan.Options{DPDDelay: time.Second, Timeout: time.Second, Tries: 3}}, func(d *daemons) {
 		d.must(d.pair.Initiate())
