@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -32,11 +33,9 @@ const (
 // examineHost reads the host and judges its settings. What is not readable is among the notes.
 func examineHost(ns *netns.Handle, plan probe.Plan) (checks []hostCheck, notes []string, err error) {
 	source := host.Open(ns)
+	defer func() { err = errors.Join(err, source.Close()) }()
 	h, err := source.Read()
 	if err != nil {
-		return nil, nil, err
-	}
-	if err := source.Close(); err != nil {
 		return nil, nil, err
 	}
 	var devices []ledger.Link
