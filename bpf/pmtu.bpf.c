@@ -12,7 +12,7 @@
  *   esp4_told         ... xfrm4_esp_err: fragmentation needed, for an ESP packet of this host
  *   esp6_told         ... xfrm6_esp_err: packet too big, the same
  *   udp4_told         ... udp_err: the same for ESP in UDP
- *   udp6_told         ... udpv6_err
+ *   udp6_told         ... __udp6_lib_err; udpv6_err is inline, and so not to be traced
  *   route4_takes      ... __ip_rt_update_pmtu: a route is given a smaller MTU
  *   route6_takes      ... rt6_do_update_pmtu
  *   ip4_cuts          ... ip_do_fragment: a packet is cut up
@@ -316,13 +316,13 @@ int BPF_KPROBE(udp4_told_kprobe, struct sk_buff *skb, __u32 info)
 	return on_told4(skb, info);
 }
 
-SEC("fentry/udpv6_err")
+SEC("fentry/__udp6_lib_err")
 int BPF_PROG(udp6_told, struct sk_buff *skb, void *opt, __u8 type)
 {
 	return on_told6(skb, type);
 }
 
-SEC("kprobe/udpv6_err")
+SEC("kprobe/__udp6_lib_err")
 int BPF_KPROBE(udp6_told_kprobe, struct sk_buff *skb, void *opt, __u8 type)
 {
 	return on_told6(skb, type);

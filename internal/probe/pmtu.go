@@ -25,7 +25,7 @@ var pmtuObject = object{
 		{"esp4_told", "xfrm4_esp_err", "fragmentation-needed messages about ESP over IPv4 are not seen"},
 		{"esp6_told", "xfrm6_esp_err", "packet-too-big messages about ESP over IPv6 are not seen"},
 		{"udp4_told", "udp_err", "fragmentation-needed messages about ESP in UDP over IPv4 are not seen"},
-		{"udp6_told", "udpv6_err", "packet-too-big messages about ESP in UDP over IPv6 are not seen"},
+		{"udp6_told", "__udp6_lib_err", "packet-too-big messages about ESP in UDP over IPv6 are not seen"},
 		{"route4_takes", "__ip_rt_update_pmtu", "what IPv4 routes learn of the path MTU is known from the routes only"},
 		{"route6_takes", "rt6_do_update_pmtu", "what IPv6 routes learn of the path MTU is known from the routes only"},
 		{"ip4_cuts", "ip_do_fragment", "IPv4 packets that are fragmented are counted by the kernel only, not per SA"},
