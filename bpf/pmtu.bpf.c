@@ -12,12 +12,12 @@
  *   esp4_told         ... xfrm4_esp_err: fragmentation needed, for an ESP packet of this host
  *   esp6_told         ... xfrm6_esp_err: packet too big, the same
  *   udp4_told         ... udp_err: the same for ESP in UDP
- *   udp6_told         ... __udp6_lib_err; udpv6_err is inline, and so not to be traced
+ *   udp6_told         ... __udp6_lib_err, by a kprobe only
  *   route4_takes      ... __ip_rt_update_pmtu: a route is given a smaller MTU
  *   route6_takes      ... rt6_do_update_pmtu
  *   ip4_cuts          ... ip_do_fragment: a packet is cut up
  *   ip6_cuts          ... ip6_fragment
- *   *_kprobe          the same twelve as kprobes
+ *   *_kprobe          the same as kprobes
  *   pick_netns        run by the loader through BPF_PROG_TEST_RUN, attached to nothing
  *
  * Keep of each the fentry program or its twin. Each stands by itself but icmp_out, which adds to what
@@ -316,12 +316,10 @@ int BPF_KPROBE(udp4_told_kprobe, struct sk_buff *skb, __u32 info)
 	return on_told4(skb, info);
 }
 
-SEC("fentry/__udp6_lib_err")
-int BPF_PROG(udp6_told, struct sk_buff *skb, void *opt, __u8 type)
-{
-	return on_told6(skb, type);
-}
-
+/*
+ * The caller, udpv6_err, is inline and so cannot be traced. This one has seven arguments, one more than
+ * fentry takes before 6.6: it is hooked by a kprobe everywhere.
+ */
 SEC("kprobe/__udp6_lib_err")
 int BPF_KPROBE(udp6_told_kprobe, struct sk_buff *skb, void *opt, __u8 type)
 {

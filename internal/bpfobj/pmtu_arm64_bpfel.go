@@ -92,7 +92,6 @@ const (
 	PMTUProgRoute6TakesKprobe = "route6_takes_kprobe"
 	PMTUProgUdp4Told          = "udp4_told"
 	PMTUProgUdp4ToldKprobe    = "udp4_told_kprobe"
-	PMTUProgUdp6Told          = "udp6_told"
 	PMTUProgUdp6ToldKprobe    = "udp6_told_kprobe"
 	PMTUVarCfgEventsPerSec    = "cfg_events_per_sec"
 	PMTUVarCfgHints           = "cfg_hints"
@@ -167,7 +166,6 @@ type PMTUProgramSpecs struct {
 	Route6TakesKprobe *ebpf.ProgramSpec `ebpf:"route6_takes_kprobe"`
 	Udp4Told          *ebpf.ProgramSpec `ebpf:"udp4_told"`
 	Udp4ToldKprobe    *ebpf.ProgramSpec `ebpf:"udp4_told_kprobe"`
-	Udp6Told          *ebpf.ProgramSpec `ebpf:"udp6_told"`
 	Udp6ToldKprobe    *ebpf.ProgramSpec `ebpf:"udp6_told_kprobe"`
 }
 
@@ -267,7 +265,6 @@ type PMTUPrograms struct {
 	Route6TakesKprobe *ebpf.Program `ebpf:"route6_takes_kprobe"`
 	Udp4Told          *ebpf.Program `ebpf:"udp4_told"`
 	Udp4ToldKprobe    *ebpf.Program `ebpf:"udp4_told_kprobe"`
-	Udp6Told          *ebpf.Program `ebpf:"udp6_told"`
 	Udp6ToldKprobe    *ebpf.Program `ebpf:"udp6_told_kprobe"`
 }
 
@@ -296,7 +293,6 @@ func (p *PMTUPrograms) Close() error {
 		p.Route6TakesKprobe,
 		p.Udp4Told,
 		p.Udp4ToldKprobe,
-		p.Udp6Told,
 		p.Udp6ToldKprobe,
 	)
 }

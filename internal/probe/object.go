@@ -73,7 +73,13 @@ func (s *Set) attachObject(o object, f facts, factsErr error) {
 		}
 		return
 	}
-	coll, results, err := s.tryObject(o, f, hooks)
+	// Verifying costs more than attaching: what is second choice is loaded only where the first fails.
+	coll, results, err := s.tryObject(o, f, firstChoices(hooks))
+	if err == nil && fallsShort(hooks, results) {
+		closeAll(results)
+		coll.Close()
+		coll, results, err = s.tryObject(o, f, hooks)
+	}
 	if err != nil {
 		s.skipStack(hooks, err)
 		return
@@ -88,6 +94,25 @@ func (s *Set) attachObject(o object, f facts, factsErr error) {
 		return
 	}
 	s.objects = append(s.objects, loadedObject{o, f, coll})
+}
+
+// firstChoices are the hooks without what they would fall back to.
+func firstChoices(hooks []Hook) []Hook {
+	out := slices.Clone(hooks)
+	for i := range out {
+		out[i].Try = out[i].Try[:min(1, len(out[i].Try))]
+	}
+	return out
+}
+
+// fallsShort says whether a hook that has more to try does not hold.
+func fallsShort(hooks []Hook, results []tried) bool {
+	for i, r := range results {
+		if r.link == nil && len(hooks[i].Try) > 1 {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Set) tryObject(o object, f facts, hooks []Hook) (*ebpf.Collection, []tried, error) {

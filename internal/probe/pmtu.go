@@ -9,6 +9,10 @@ import (
 	"xfrmscope/internal/reader"
 )
 
+// manyArguments are functions with more arguments than fentry takes before 6.6: they have a kprobe
+// program and no other.
+var manyArguments = map[string]bool{"__udp6_lib_err": true}
+
 // pmtuObject watches where packets do not fit: bpf/pmtu.bpf.c.
 var pmtuObject = object{
 	name: "pmtu",

@@ -23,8 +23,6 @@ func (v version) atLeast(major, minor int) bool {
 var (
 	atomics = version{5, 12} // BPF_CMPXCHG and BPF_FETCH
 	tcx     = version{6, 6}
-
-	manyArguments = version{6, 6} // fentry on a function with more than six of them
 )
 
 func (v version) has(since version) bool { return v.atLeast(since.major, since.minor) }

@@ -147,11 +147,7 @@ func waysOf(spec *ebpf.ProgramSpec, prog *ebpf.Program) []way {
 			{"clsact", version{}, func() (io.Closer, error) { return attachClsact(device, prog, spec.AttachType) }},
 		}
 	case ebpf.Tracing:
-		since := version{}
-		if spec.AttachTo == "__udp6_lib_err" {
-			since = manyArguments
-		}
-		return []way{{"fentry", since, func() (io.Closer, error) {
+		return []way{{"fentry", version{}, func() (io.Closer, error) {
 			return link.AttachTracing(link.TracingOptions{Program: prog})
 		}}}
 	case ebpf.Kprobe:
