@@ -12,7 +12,8 @@
  *   esp4_told         ... xfrm4_esp_err: fragmentation needed, for an ESP packet of this host
  *   esp6_told         ... xfrm6_esp_err: packet too big, the same
  *   udp4_told         ... udp_err: the same for ESP in UDP
- *   udp6_told         ... __udp6_lib_err, by a kprobe only
+ *   udp6_told_kprobe  the same over IPv6: a kprobe on __udp6_lib_err, or
+ *   udp6_whole        fentry on udpv6_err
  *   route4_takes      ... __ip_rt_update_pmtu: a route is given a smaller MTU
  *   route6_takes      ... rt6_do_update_pmtu
  *   ip4_cuts          ... ip_do_fragment: a packet is cut up
@@ -317,11 +318,23 @@ int BPF_KPROBE(udp4_told_kprobe, struct sk_buff *skb, __u32 info)
 }
 
 /*
- * The caller, udpv6_err, is inline and so cannot be traced. This one has seven arguments, one more than
- * fentry takes before 6.6: it is hooked by a kprobe everywhere.
+ * udpv6_err is inline as long as there is UDP-Lite (before 7.x), and what is inline is not traced. What
+ * it calls then has seven arguments, one more than fentry takes before 6.6, so that a kprobe must do.
  */
 SEC("kprobe/__udp6_lib_err")
 int BPF_KPROBE(udp6_told_kprobe, struct sk_buff *skb, void *opt, __u8 type)
+{
+	return on_told6(skb, type);
+}
+
+SEC("fentry/udpv6_err")
+int BPF_PROG(udp6_whole, struct sk_buff *skb, void *opt, __u8 type)
+{
+	return on_told6(skb, type);
+}
+
+SEC("kprobe/udpv6_err")
+int BPF_KPROBE(udp6_whole_kprobe, struct sk_buff *skb, void *opt, __u8 type)
 {
 	return on_told6(skb, type);
 }

@@ -93,6 +93,8 @@ const (
 	PMTUProgUdp4Told          = "udp4_told"
 	PMTUProgUdp4ToldKprobe    = "udp4_told_kprobe"
 	PMTUProgUdp6ToldKprobe    = "udp6_told_kprobe"
+	PMTUProgUdp6Whole         = "udp6_whole"
+	PMTUProgUdp6WholeKprobe   = "udp6_whole_kprobe"
 	PMTUVarCfgEventsPerSec    = "cfg_events_per_sec"
 	PMTUVarCfgHints           = "cfg_hints"
 	PMTUVarCfgIkePerSec       = "cfg_ike_per_sec"
@@ -167,6 +169,8 @@ type PMTUProgramSpecs struct {
 	Udp4Told          *ebpf.ProgramSpec `ebpf:"udp4_told"`
 	Udp4ToldKprobe    *ebpf.ProgramSpec `ebpf:"udp4_told_kprobe"`
 	Udp6ToldKprobe    *ebpf.ProgramSpec `ebpf:"udp6_told_kprobe"`
+	Udp6Whole         *ebpf.ProgramSpec `ebpf:"udp6_whole"`
+	Udp6WholeKprobe   *ebpf.ProgramSpec `ebpf:"udp6_whole_kprobe"`
 }
 
 // PMTUMapSpecs contains maps before they are loaded into the kernel.
@@ -266,6 +270,8 @@ type PMTUPrograms struct {
 	Udp4Told          *ebpf.Program `ebpf:"udp4_told"`
 	Udp4ToldKprobe    *ebpf.Program `ebpf:"udp4_told_kprobe"`
 	Udp6ToldKprobe    *ebpf.Program `ebpf:"udp6_told_kprobe"`
+	Udp6Whole         *ebpf.Program `ebpf:"udp6_whole"`
+	Udp6WholeKprobe   *ebpf.Program `ebpf:"udp6_whole_kprobe"`
 }
 
 func (p *PMTUPrograms) Close() error {
@@ -294,6 +300,8 @@ func (p *PMTUPrograms) Close() error {
 		p.Udp4Told,
 		p.Udp4ToldKprobe,
 		p.Udp6ToldKprobe,
+		p.Udp6Whole,
+		p.Udp6WholeKprobe,
 	)
 }
 

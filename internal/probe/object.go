@@ -18,8 +18,9 @@ import (
 type object struct {
 	name  string
 	load  func() (*ebpf.CollectionSpec, error)
-	raw   []stackPlace // raw tracepoints, no twin; function is the hook's name
-	funcs []stackPlace // fentry programs, each with a kprobe twin
+	raw   []stackPlace              // raw tracepoints, no twin; function is the hook's name
+	funcs []stackPlace              // fentry programs, each with a kprobe twin
+	extra func(Capabilities) []Hook // hooks that are neither; nil: none
 
 	// unwanted says whether the options leave it out; nil: they cannot.
 	unwanted func(Options) bool
@@ -55,6 +56,9 @@ func (o object) hooks(caps Capabilities) []Hook {
 	}
 	for _, place := range o.funcs {
 		out = append(out, functionHook(caps, place))
+	}
+	if o.extra != nil {
+		out = append(out, o.extra(caps)...)
 	}
 	return out
 }

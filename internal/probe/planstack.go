@@ -58,9 +58,7 @@ func functionHook(caps Capabilities, place stackPlace) Hook {
 		h.Why = append(h.Why, fmt.Sprintf("no BTF: %v", caps.BTF))
 		return h
 	}
-	if manyArguments[place.function] {
-		h.Why = append(h.Why, "fentry: takes no function with so many arguments before 6.6")
-	} else if refused(caps.Fentry) {
+	if refused(caps.Fentry) {
 		h.Why = append(h.Why, fmt.Sprintf("fentry: %v", caps.Fentry))
 	} else {
 		h.Try = append(h.Try, Candidate{Program: place.program, Way: WayFentry})

@@ -3,15 +3,13 @@
 package probe
 
 import (
+	"slices"
+
 	"github.com/cilium/ebpf"
 
 	"xfrmscope/internal/bpfobj"
 	"xfrmscope/internal/reader"
 )
-
-// manyArguments are functions with more arguments than fentry takes before 6.6: they have a kprobe
-// program and no other.
-var manyArguments = map[string]bool{"__udp6_lib_err": true}
 
 // pmtuObject watches where packets do not fit: bpf/pmtu.bpf.c.
 var pmtuObject = object{
@@ -29,11 +27,19 @@ var pmtuObject = object{
 		{"esp4_told", "xfrm4_esp_err", "fragmentation-needed messages about ESP over IPv4 are not seen"},
 		{"esp6_told", "xfrm6_esp_err", "packet-too-big messages about ESP over IPv6 are not seen"},
 		{"udp4_told", "udp_err", "fragmentation-needed messages about ESP in UDP over IPv4 are not seen"},
-		{"udp6_told", "__udp6_lib_err", "packet-too-big messages about ESP in UDP over IPv6 are not seen"},
 		{"route4_takes", "__ip_rt_update_pmtu", "what IPv4 routes learn of the path MTU is known from the routes only"},
 		{"route6_takes", "rt6_do_update_pmtu", "what IPv6 routes learn of the path MTU is known from the routes only"},
 		{"ip4_cuts", "ip_do_fragment", "IPv4 packets that are fragmented are counted by the kernel only, not per SA"},
 		{"ip6_cuts", "ip6_fragment", "IPv6 packets that are fragmented are counted by the kernel only, not per SA"},
+	},
+	extra: func(caps Capabilities) []Hook {
+		// Until UDP-Lite went (7.x) udpv6_err is inline, which the kernel never lets anybody trace, and the
+		// function that it calls has more arguments than fentry takes before 6.6. Afterwards it is whole.
+		h := functionHook(caps, stackPlace{"udp6_whole", "udpv6_err", "packet-too-big messages about ESP in UDP over IPv6 are not seen"})
+		if len(h.Try) > 0 && !refused(caps.Kprobe) {
+			h.Try = slices.Insert(h.Try, 0, Candidate{Program: "udp6_told" + bpfobj.KprobeSuffix, Way: WayKprobe})
+		}
+		return []Hook{h}
 	},
 	configure: func(spec *ebpf.CollectionSpec, _ facts, o Options) error {
 		return bpfobj.ConfigurePMTU(spec, o.NATTPorts)

@@ -23,6 +23,8 @@ func (v version) atLeast(major, minor int) bool {
 var (
 	atomics = version{5, 12} // BPF_CMPXCHG and BPF_FETCH
 	tcx     = version{6, 6}
+
+	noUDPLite = version{7, 0}
 )
 
 func (v version) has(since version) bool { return v.atLeast(since.major, since.minor) }
