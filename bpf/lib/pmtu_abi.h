@@ -32,22 +32,29 @@ struct pmtu_key {
 struct pmtu_count {
 	__u64 packets;
 	__u64 sent; /* TELL_SENDER, IPv4: ICMP messages that really left */
-	__u64 late; /* packets more than PMTU_GRACE_NS after the episode's first */
+	__u64 late; /* packets of the followed connection more than PMTU_GRACE_NS after its first */
 	__u64 first_ns;
-	__u64 episode_ns; /* first packet after PMTU_PAUSE_NS without one */
 	__u64 last_ns;
+	__u64 followed_first_ns;
+	__u64 followed_last_ns;
 	__u32 size; /* of the last packet, its IP header included */
 	__u32 size_max;
 	__u32 sa_spi; /* SA that the packet was to take, where its route knows, else 0 */
 	__u32 took;   /* TOLD: the MTU that the kernel reads from it; 0 by ip_no_pmtu_disc */
+	__be32 ports; /* of the followed connection */
+	__u32 pad;
 	__u8 sa_dst[16];
 	__u8 reporter[16]; /* TOLD: who sent the ICMP message */
 };
 
+/*
+ * Whether a sender listens shows in one connection: many hosts can stand behind one address, and each
+ * has to be told. So one connection is followed at a time, until it was silent for PMTU_PAUSE_NS: longer
+ * than TCP waits before its first repeats, shorter than hosts remember what they were told.
+ */
+#define PMTU_PAUSE_NS (20 * 1000000000ULL)
 /* How long a sender that was told may go on with what is already under way. */
 #define PMTU_GRACE_NS (2 * 1000000000ULL)
-/* Silence after which the next packet that is too big is a new beginning: hosts forget in time. */
-#define PMTU_PAUSE_NS (60 * 1000000000ULL)
 
 /* Counts apart from the tables, exact when those are full. The first are those of enum pmtu_kind, in its
  * order. */

@@ -55,6 +55,7 @@ struct pmtu_event {
 	__u32 size;
 	__u32 took;
 	__u32 sa_spi;
+	__be32 ports;
 	__u8 sa_dst[16];
 	__u8 reporter[16];
 };
@@ -93,11 +94,16 @@ static __noinline void pmtu_record(void *table, const struct pmtu_event *e)
 	}
 	if (!c->first_ns)
 		c->first_ns = now;
-	if (!c->episode_ns || now - c->last_ns > PMTU_PAUSE_NS)
-		c->episode_ns = now;
-	else if (now - c->episode_ns > PMTU_GRACE_NS)
-		__sync_fetch_and_add(&c->late, 1);
 	c->last_ns = now;
+	if (!c->followed_last_ns || now - c->followed_last_ns > PMTU_PAUSE_NS) {
+		c->ports = e->ports;
+		c->followed_first_ns = now;
+		c->followed_last_ns = now;
+	} else if (c->ports == e->ports) {
+		c->followed_last_ns = now;
+		if (now - c->followed_first_ns > PMTU_GRACE_NS)
+			__sync_fetch_and_add(&c->late, 1);
+	}
 	c->size = e->size;
 	if (e->size > c->size_max)
 		c->size_max = e->size;

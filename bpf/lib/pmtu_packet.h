@@ -103,6 +103,8 @@ static __noinline bool describe(struct pmtu_event *e, struct sk_buff *from, cons
 		e->size = segment_size(skb, transport, header, k->proto, e->size);
 	if (!first)
 		return true;
+	if (k->proto == IPPROTO_TCP || k->proto == IPPROTO_UDP)
+		packet_read(&e->ports, sizeof(e->ports), skb, transport);
 	if (k->proto == IPPROTO_ESP && packet_read(&spi, sizeof(spi), skb, transport))
 		k->spi = bpf_ntohl(spi);
 	if (k->proto == IPPROTO_UDP && packet_read(ports, sizeof(ports), skb, transport) &&

@@ -14,19 +14,22 @@ import (
 )
 
 type PMTUPmtuCount struct {
-	_         structs.HostLayout
-	Packets   uint64
-	Sent      uint64
-	Late      uint64
-	FirstNs   uint64
-	EpisodeNs uint64
-	LastNs    uint64
-	Size      uint32
-	SizeMax   uint32
-	SaSpi     uint32
-	Took      uint32
-	SaDst     [16]uint8
-	Reporter  [16]uint8
+	_               structs.HostLayout
+	Packets         uint64
+	Sent            uint64
+	Late            uint64
+	FirstNs         uint64
+	LastNs          uint64
+	FollowedFirstNs uint64
+	FollowedLastNs  uint64
+	Size            uint32
+	SizeMax         uint32
+	SaSpi           uint32
+	Took            uint32
+	Ports           uint32
+	Pad             uint32
+	SaDst           [16]uint8
+	Reporter        [16]uint8
 }
 
 type PMTUPmtuKey struct {

@@ -45,7 +45,7 @@ type PMTUEventInput struct {
 	Key      PMTUKey
 	Packets  uint64
 	Sent     uint64 // tell_sender, IPv4: ICMP messages that left
-	Late     uint64 // packets more than two seconds after the first of their episode
+	Late     uint64 // packets more than two seconds after the first of their connection, one connection followed at a time
 	Size     int    // of the last one; merged TCP segments count as one of them
 	SizeMax  int
 	Took     int        // told: what the kernel reads from the message; 0 with ip_no_pmtu_disc

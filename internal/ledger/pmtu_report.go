@@ -33,7 +33,7 @@ type PMTUEvent struct {
 	MTU      int        `json:"mtu,omitempty"`      // that it had to fit
 	Packets  int64      `json:"packets"`
 	Sent     *int64     `json:"sent,omitempty"` // tell_sender over IPv4: ICMP messages that left
-	Late     int64      `json:"late,omitempty"` // more than two seconds after the first of an episode
+	Late     int64      `json:"late,omitempty"` // more than two seconds after the first of the connection followed
 	Size     int        `json:"size,omitempty"` // of the last packet
 	SizeMax  int        `json:"size_max,omitempty"`
 	Took     *int       `json:"took,omitempty"` // told: the MTU that the kernel read from it

@@ -88,7 +88,7 @@ func pmtuEvent(e *ledger.PMTUEvent) string {
 			text += fmt.Sprintf("; its sender was told %s times", group(*e.Sent))
 		}
 		if e.Late > 0 {
-			text += fmt.Sprintf("; %s came more than two seconds after the first", group(e.Late))
+			text += fmt.Sprintf("; %s of one connection came more than two seconds after its first", group(e.Late))
 		}
 		return text
 	case ledger.PMTUTellSocket:

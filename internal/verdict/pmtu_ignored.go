@@ -56,7 +56,7 @@ func pmtuIgnored(r *ledger.Report) []Finding {
 			names(list), through(ref), mtu, size, fitting(path, list[0].family(), mtu))
 		f.Evidence = append([]Evidence{
 			{"pmtu.tell_sender", n, "packets", "path MTU hooks", "too big, dropped, and their senders told"},
-			{"pmtu.late", late, "packets", "path MTU hooks", "of these came more than two seconds after the first"},
+			{"pmtu.late", late, "packets", "path MTU hooks", "of these, of one connection, came more than two seconds after its first"},
 		}, overheadEvidence(path)...)
 		f.Remedy = append([]Remedy{{For: forPath,
 			Text: "Find out why the host does not learn: a firewall between it and this host that drops ICMP type 3 code 4 (ICMPv6 type 2), " +
