@@ -61,6 +61,22 @@ var goldens = map[string]func() ledger.Report{
 			}
 		})
 	},
+	"pmtu": func() ledger.Report {
+		w := ledgertest.New()
+		w.WatchPMTU()
+		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)
+		return w.Run(func() {
+			in.Deliver(500)
+			out.Send(900)
+			out.Told(1400, 3)
+			w.Learn(1400)
+			out.TooBig("10.2.0.1", "10.1.0.1", 6, 1500, 1346, 12, 12, 0)
+			out.TooBig("10.2.0.7", "10.1.0.1", 6, 1500, 1346, 30, 30, 9)
+			out.TooBig("10.2.0.9", "10.1.0.1", 6, 1500, 1346, 14, 0, 4)
+			out.Cut(80, 1456, 1400)
+			in.Expire(6)
+		})
+	},
 	"clean": func() ledger.Report {
 		w := ledgertest.New()
 		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)

@@ -88,7 +88,33 @@ func outerFragmentation(r *ledger.Report) []Finding {
 				Commands: []string{fmt.Sprintf("ip xfrm state get dst %s proto esp spi %s   # look for nopmtudisc", c.dst, c.spi)}}),
 		})
 	}
-	return out
+	return append(out, fragmentsArrive(r)...)
+}
+
+// fragmentsArrive is for what the other end, or a router behind it, cuts. The wire hook sees a first
+// fragment's headers, but not which protocol was cut up, and the kernel counts all alike.
+func fragmentsArrive(r *ledger.Report) []Finding {
+	if r.Packets == nil {
+		return nil
+	}
+	first, esp := r.Packets.Asides[ledger.In]["frag_first"], r.Packets.Classes[ledger.In]["esp"]+r.Packets.Classes[ledger.In]["esp_udp"]
+	if first < fewFragments || first*100 < esp {
+		return nil
+	}
+	f := Finding{
+		ID: OuterFragmentation, Severity: Info, Confidence: sure(inferred, blurred(r)),
+		Summary: fmt.Sprintf("%d packets arrived in fragments, beside %d of ESP altogether: a peer, or a router on its side, cuts what does not fit. "+
+			"Each end can mend only what it sends: run this tool at the peer.", first, esp),
+		Evidence: []Evidence{
+			{"packets.asides.in.frag_first", first, "packets", "wire", "first fragments, of any protocol"},
+			{"packets.classes.in.frag_later", r.Packets.Classes[ledger.In]["frag_later"], "fragments", "wire", "the others"},
+		},
+		Remedy: []Remedy{{For: forPeer, Text: "At the sender: smaller inner packets (ip tcp adjust-mss, an MTU on the tunnel), so that ESP is not cut."}},
+	}
+	if r.PMTU != nil {
+		f.Evidence = append(f.Evidence, counterEvidence(r.PMTU, "Ip.ReasmOKs", "Ip.ReasmFails", "Ip6.ReasmOKs", "Ip6.ReasmFails")...)
+	}
+	return []Finding{f}
 }
 
 func counterEvidence(p *ledger.PMTU, names ...string) []Evidence {

@@ -93,7 +93,7 @@ func pmtuSwallowed(r *ledger.Report) []Finding {
 		}
 		f := Finding{
 			ID: PMTUSwallowed, Severity: Critical, Confidence: sure(base, unrecorded(r)), Subject: oversizeSubject(r, ref, list),
-			Summary: fmt.Sprintf("%s: %s too big for %s dropped here, and the \"packet too big\" messages for their senders never left this host: "+
+			Summary: fmt.Sprintf("%s: %s too big for %s and dropped here, and the \"packet too big\" messages for their senders never left this host: "+
 				"transfers hang while small packets pass. An IPsec policy that covers this host's own ICMP is the usual cause. %s.",
 				names(list), were(n), through(ref), fitting(path, list[0].family(), mtu)),
 			Evidence: append([]Evidence{

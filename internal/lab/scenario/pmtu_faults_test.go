@@ -21,6 +21,7 @@ func (o observation) checkPMTU(t *testing.T, want ...string) {
 	t.Helper()
 	got := []string{}
 	for _, f := range o.report.Findings {
+		t.Logf("found %s %s, which explains %v: %s", f.ID, f.Subject.SPI, f.Folded, f.Summary)
 		if slices.Contains(pmtuFamily, f.ID) {
 			got = append(got, strings.TrimSpace(f.ID+" "+f.Subject.SPI))
 		}
@@ -82,7 +83,7 @@ func TestPMTUGateway(t *testing.T) {
 	diff(t, "reassembly by the kernel's account: whole, failed", []int64{whole, torn},
 		[]int64{p.rose(b, "Ip.ReasmOKs"), p.rose(b, "Ip.ReasmFails")})
 	o.checkPMTU(t, "pmtu-ptb-ignored "+name(tn.BtoA[0].SPI), "pmtu-ptb-swallowed "+name(tn.BtoA[1].SPI),
-		"outer-fragmentation "+name(tn.BtoA[2].SPI), "reassembly-failed "+name(tn.AtoB[0].SPI))
+		"outer-fragmentation "+name(tn.BtoA[2].SPI), "outer-fragmentation", "reassembly-failed "+name(tn.AtoB[0].SPI))
 }
 
 // TestPMTUPath narrows the path while everybody does as RFC 1191 and RFC 8201 want: the router says so,
@@ -179,5 +180,34 @@ func TestMTUBlackHole(t *testing.T) {
 		}
 		diff(t, "messages that arrived", 0, len(o.events("told")))
 		o.checkPMTU(t, "mtu-black-hole "+name(p.sa.SPI))
+		if t.Failed() {
+			return
+		}
+		// The advice is taken as it stands there.
+		for _, command := range o.commands(t, "mtu-black-hole", "nftables") {
+			p.must(inside(p.tunnel.B.Namespace, "sh", "-c", command))
+		}
+		diff(t, "octets that arrive once the MSS is clamped", 100000, p.transfer(p.sa, 100000, 20*time.Second))
 	})
+}
+
+// commands are those that a finding's remedy gives for somebody.
+func (o observation) commands(t *testing.T, id, who string) (out []string) {
+	t.Helper()
+	for _, f := range o.report.Findings {
+		for _, r := range f.Remedy {
+			remedy, ok := r.(map[string]any)
+			if !ok || f.ID != id || remedy["for"] != who {
+				continue
+			}
+			lines, _ := remedy["commands"].([]any)
+			for _, line := range lines {
+				out = append(out, fmt.Sprint(line))
+			}
+		}
+	}
+	if len(out) == 0 {
+		t.Fatalf("%s gives no commands for %s", id, who)
+	}
+	return out
 }

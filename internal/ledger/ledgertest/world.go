@@ -53,6 +53,7 @@ type World struct {
 	ike      *ike.Tracker // nil: not observed
 
 	Packets map[ledger.Direction]map[string]uint64 // classes; nil: not observed
+	Asides  map[ledger.Direction]map[string]uint64 // with Packets
 	Names   []ledger.SAName                        // what an IKE daemon calls the SAs
 }
 
@@ -381,7 +382,7 @@ func (w *World) Snapshot() ledger.Snapshot {
 	s.Flows = w.flows()
 	w.ended = nil
 	if w.Packets != nil {
-		s.Packets = &ledger.WireTotals{Classes: cloneClasses(w.Packets)}
+		s.Packets = &ledger.WireTotals{Classes: cloneClasses(w.Packets), Asides: cloneClasses(w.Asides)}
 	}
 	if !w.BlindWire {
 		s.Wire = []ledger.WireSA{}

@@ -85,6 +85,22 @@ var pmtuScenarios = []Scenario{
 		sa := w.Inbound(0xc0ffee01, 32, false)
 		return func() { sa.Deliver(80); sa.Expire(12) }
 	}, Want: []verdict.ID{verdict.ReassemblyFailed}, Says: []string{"12 of 80 ESP packets"}, Grade: verdict.Critical, Sure: 0.95},
+	{Name: "fragments arrive", Prepare: func(w *ledgertest.World) func() {
+		w.WatchPMTU()
+		sa := w.Inbound(0xc0ffee01, 32, false)
+		return func() {
+			sa.Deliver(80)
+			arriving(w, 80, 12)
+		}
+	}, Want: []verdict.ID{verdict.OuterFragmentation}, Says: []string{"12 packets arrived in fragments, beside 80"}, Grade: verdict.Info, Sure: 0.6},
+	{Name: "a few fragments arrive", Prepare: func(w *ledgertest.World) func() {
+		w.WatchPMTU()
+		sa := w.Inbound(0xc0ffee01, 32, false)
+		return func() {
+			sa.Deliver(8000)
+			arriving(w, 8000, 12)
+		}
+	}},
 	{Name: "large segments disappear", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
 		sa.Send(100)
 		w.Flows = table(bulk(sa, 10, 5, 1406, 14060, 0), bulk(sa, 40, 0, 200, 400, 12))
@@ -106,6 +122,12 @@ func narrowPath(happen func(*ledgertest.World, *ledgertest.SA)) func(*ledgertest
 
 func table(list ...ledger.FlowReading) *ledger.FlowTable {
 	return &ledger.FlowTable{Flows: list, Fates: map[string]uint64{"opened": uint64(len(list))}}
+}
+
+// arriving lets the wire programs count ESP, and fragments beside it.
+func arriving(w *ledgertest.World, esp, fragments uint64) {
+	w.Packets = map[ledger.Direction]map[string]uint64{ledger.In: {"esp": esp, "frag_later": fragments}}
+	w.Asides = map[ledger.Direction]map[string]uint64{ledger.In: {"frag_first": fragments}}
 }
 
 // bulk is a connection of which one end sends segments through an SA, of a size, some of them again.
