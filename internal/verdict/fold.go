@@ -68,6 +68,10 @@ var foldings = []folding{
 	{NATMappingChanged, samePeer, []ID{NATBindingLost, OneWayTraffic}},
 	{NATKeepaliveMissing, samePeer, []ID{NATBindingLost}},
 	{NATBindingLost, samePeer, []ID{OneWayTraffic}},
+	{PMTUNotApplied, sameSA, []ID{MTUBlackHole, InnerRetransmissions}},
+	{PMTUSwallowed, sameSA, []ID{InnerRetransmissions}},
+	{PMTUIgnored, sameSA, []ID{InnerRetransmissions}},
+	{MTUBlackHole, sameSA, []ID{InnerRetransmissions}},
 }
 
 // minFoldConfidence is how sure a cause must be before it may take others' place.
