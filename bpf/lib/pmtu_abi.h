@@ -39,10 +39,10 @@ struct pmtu_count {
 	__u64 followed_last_ns;
 	__u32 size; /* of the last packet, its IP header included */
 	__u32 size_max;
-	__u32 sa_spi; /* SA that the packet was to take, where its route knows, else 0 */
-	__u32 took;   /* TOLD: the MTU that the kernel reads from it; 0 by ip_no_pmtu_disc */
-	__be32 ports; /* of the followed connection */
-	__u32 pad;
+	__u32 sa_spi;  /* SA that the packet was to take, where its route knows, else 0 */
+	__u32 took;    /* TOLD: the MTU that the kernel reads from it; 0 by ip_no_pmtu_disc */
+	__be32 ports;  /* of the followed connection */
+	__u32 ifindex; /* TELL_SENDER: where the packet came from, or the tunnel device that it was to take */
 	__u8 sa_dst[16];
 	__u8 reporter[16]; /* TOLD: who sent the ICMP message */
 };

@@ -56,6 +56,7 @@ struct pmtu_event {
 	__u32 took;
 	__u32 sa_spi;
 	__be32 ports;
+	__u32 ifindex;
 	__u8 sa_dst[16];
 	__u8 reporter[16];
 };
@@ -109,6 +110,7 @@ static __noinline void pmtu_record(void *table, const struct pmtu_event *e)
 		c->size_max = e->size;
 	c->took = e->took;
 	c->sa_spi = e->sa_spi;
+	c->ifindex = e->ifindex;
 	__builtin_memcpy(c->sa_dst, e->sa_dst, sizeof(c->sa_dst));
 	__builtin_memcpy(c->reporter, e->reporter, sizeof(c->reporter));
 	__sync_fetch_and_add(&c->packets, 1);

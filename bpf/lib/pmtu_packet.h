@@ -136,11 +136,12 @@ static __always_inline void *packet_data(struct sk_buff *from)
 	return BPF_CORE_READ(skb, data);
 }
 
-/* The SA that the packet's route leads through. */
+/* The SA that the packet's route leads through, and its device, which may be a tunnel's. */
 static __always_inline void name_sa(struct pmtu_event *e, struct sk_buff *skb)
 {
 	struct xfrm_state *x = sa_sending(skb);
 
+	e->ifindex = BPF_CORE_READ(skb, dev, ifindex);
 	if (!x)
 		return;
 	e->sa_spi = bpf_ntohl(BPF_CORE_READ(x, id.spi));

@@ -27,7 +27,7 @@ type PMTUPmtuCount struct {
 	SaSpi           uint32
 	Took            uint32
 	Ports           uint32
-	Pad             uint32
+	Ifindex         uint32
 	SaDst           [16]uint8
 	Reporter        [16]uint8
 }

@@ -23,6 +23,7 @@ type pmtuState struct {
 
 	routes     map[[2]netip.Addr]RouteInput
 	noPMTUDisc *int
+	tunnels    map[int]string // tunnel devices by index
 }
 
 // maxPMTUEvents bounds the report; JSON and text have the most frequent ones.
@@ -72,6 +73,12 @@ func (l *Ledger) observePMTU(s Snapshot, baseline bool) {
 		}
 		p.counters.observe(moved, baseline || !p.countersSeen)
 		p.countersSeen = true
+	}
+	p.tunnels = map[int]string{}
+	for _, link := range s.Host.Links {
+		if link.Kind == "xfrm" || link.Kind == "vti" || link.Kind == "vti6" {
+			p.tunnels[link.Index] = link.Name
+		}
 	}
 	p.noPMTUDisc = nil
 	if n, err := strconv.Atoi(s.Host.Sysctls["net/ipv4/ip_no_pmtu_disc"]); err == nil {
@@ -137,6 +144,9 @@ func (l *Ledger) pmtuEvents(rows []row) []PMTUEvent {
 		}
 		if key.Kind != PMTUApplied {
 			event.Protocol = protocolName(key.Proto)
+		}
+		if key.Kind == PMTUTellSender && e.SA.SPI == 0 {
+			event.Tunnel = p.tunnels[e.Ifindex]
 		}
 		if e.SA.SPI != 0 {
 			event.SA = &SARef{SPI: e.SA.SPI, Dst: e.SA.Dst, ReqID: reqids[e.SA]}

@@ -50,6 +50,7 @@ type PMTUEventInput struct {
 	SizeMax  int
 	Took     int        // told: what the kernel reads from the message; 0 with ip_no_pmtu_disc
 	SA       SAKey      // the SA that the packet was to take; SPI 0: not known
+	Ifindex  int        // tell_sender: the device that the packet came in on, or the tunnel device that it was to take
 	Reporter netip.Addr // told: who sent the ICMP message
 	First    time.Time
 	Last     time.Time

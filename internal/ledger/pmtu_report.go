@@ -36,8 +36,9 @@ type PMTUEvent struct {
 	Late     int64      `json:"late,omitempty"` // more than two seconds after the first of the connection followed
 	Size     int        `json:"size,omitempty"` // of the last packet
 	SizeMax  int        `json:"size_max,omitempty"`
-	Took     *int       `json:"took,omitempty"` // told: the MTU that the kernel read from it
-	SA       *SARef     `json:"sa,omitempty"`   // that the packet was to take
+	Took     *int       `json:"took,omitempty"`   // told: the MTU that the kernel read from it
+	SA       *SARef     `json:"sa,omitempty"`     // that the packet was to take
+	Tunnel   string     `json:"tunnel,omitempty"` // xfrm or VTI device that it was to take; the SA is then not known
 	Reporter netip.Addr `json:"reporter,omitzero"`
 	First    time.Time  `json:"first"`
 	Last     time.Time  `json:"last"`

@@ -83,7 +83,7 @@ func pmtuEvent(k bpfobj.PMTUKey, c bpfobj.PMTUCount, kinds []string, when clock)
 			Proto: k.Proto, SPI: ledger.SPI(k.Spi), MTU: int(k.Mtu),
 		},
 		Packets: c.Packets, Sent: c.Sent, Late: c.Late,
-		Size: int(c.Size), SizeMax: int(c.SizeMax), Took: int(c.Took), Reporter: known(c.Reporter),
+		Size: int(c.Size), SizeMax: int(c.SizeMax), Took: int(c.Took), Ifindex: int(c.Ifindex), Reporter: known(c.Reporter),
 		First: when.wall(c.FirstNs), Last: when.wall(c.LastNs),
 	}
 	if c.SaSpi != 0 {

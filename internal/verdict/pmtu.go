@@ -53,7 +53,8 @@ func outbound(r *ledger.Report, spi ledger.SPI, dst netip.Addr) *ledger.SA {
 type oversize struct {
 	src, dst netip.Addr
 	protocol string
-	mtu      int // the least that was asked for
+	tunnel   string // device, where the SA is not known
+	mtu      int    // the least that was asked for
 	sizeMax  int
 	packets  int64
 	late     int64
@@ -74,7 +75,8 @@ func (o *oversize) family() int {
 }
 
 // oversizes groups the packets that were too big by the SA that they were to take, and by hosts. This
-// host's own ESP is left out: it is a packet that the SA has already let through.
+// host's own ESP is left out: it is a packet that the SA has already let through. So is what was to take
+// neither an SA nor a tunnel device: any router has such packets.
 func oversizes(r *ledger.Report) map[ledger.SARef][]*oversize {
 	out := map[ledger.SARef][]*oversize{}
 	if r.PMTU == nil {
@@ -84,7 +86,7 @@ func oversizes(r *ledger.Report) map[ledger.SARef][]*oversize {
 	missing, all := swallowed6(r.PMTU)
 	for i := range r.PMTU.Events {
 		e := &r.PMTU.Events[i]
-		if e.Kind != ledger.PMTUTellSender || e.SPI != nil || e.Protocol == "esp" {
+		if e.Kind != ledger.PMTUTellSender || e.SPI != nil || e.Protocol == "esp" || e.SA == nil && e.Tunnel == "" {
 			continue
 		}
 		sa := ledger.SARef{}
@@ -92,11 +94,11 @@ func oversizes(r *ledger.Report) map[ledger.SARef][]*oversize {
 			sa = *e.SA
 		}
 		at := slices.IndexFunc(out[sa], func(o *oversize) bool {
-			return o.src == e.Src && o.dst == e.Dst && o.protocol == e.Protocol
+			return o.src == e.Src && o.dst == e.Dst && o.protocol == e.Protocol && o.tunnel == e.Tunnel
 		})
 		if at < 0 {
 			at = len(out[sa])
-			out[sa] = append(out[sa], &oversize{src: e.Src, dst: e.Dst, protocol: e.Protocol, mtu: e.MTU})
+			out[sa] = append(out[sa], &oversize{src: e.Src, dst: e.Dst, protocol: e.Protocol, tunnel: e.Tunnel, mtu: e.MTU})
 		}
 		o := out[sa][at]
 		o.mtu = min(o.mtu, e.MTU)
@@ -156,11 +158,16 @@ func inOrder(groups map[ledger.SARef][]*oversize) []ledger.SARef {
 	return out
 }
 
-// through names the SA in a summary.
-func through(ref ledger.SARef) string {
+// tunnelOf names the SA, or the device, that packets were to take.
+func tunnelOf(ref ledger.SARef, list []*oversize) string {
 	if ref.SPI == 0 {
-		return "a tunnel of this host"
+		return "the tunnel device " + list[0].tunnel
 	}
+	return through(ref)
+}
+
+// through names an SA in a summary.
+func through(ref ledger.SARef) string {
 	return fmt.Sprintf("SA %s to %s", ref.SPI, ref.Dst)
 }
 

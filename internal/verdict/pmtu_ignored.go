@@ -53,7 +53,7 @@ func pmtuIgnored(r *ledger.Report) []Finding {
 		f.Subject = oversizeSubject(r, ref, list)
 		f.Summary = fmt.Sprintf("%s: hosts go on with packets that are too big for %s although this host answers each with \"packet too big\": "+
 			"they fit %d octets, and they have up to %d. All of them are dropped here. %s.",
-			names(list), through(ref), mtu, size, fitting(path, list[0].family(), mtu))
+			names(list), tunnelOf(ref, list), mtu, size, fitting(path, list[0].family(), mtu))
 		f.Evidence = append([]Evidence{
 			{"pmtu.tell_sender", n, "packets", "path MTU hooks", "too big, dropped, and their senders told"},
 			{"pmtu.late", late, "packets", "path MTU hooks", "of these, of one connection, came more than two seconds after its first"},
@@ -95,7 +95,7 @@ func pmtuSwallowed(r *ledger.Report) []Finding {
 			ID: PMTUSwallowed, Severity: Critical, Confidence: sure(base, unrecorded(r)), Subject: oversizeSubject(r, ref, list),
 			Summary: fmt.Sprintf("%s: %s too big for %s and dropped here, and the \"packet too big\" messages for their senders never left this host: "+
 				"transfers hang while small packets pass. An IPsec policy that covers this host's own ICMP is the usual cause. %s.",
-				names(list), were(n), through(ref), fitting(path, list[0].family(), mtu)),
+				names(list), were(n), tunnelOf(ref, list), fitting(path, list[0].family(), mtu)),
 			Evidence: append([]Evidence{
 				{"pmtu.tell_sender", n, "packets", "path MTU hooks", "too big and dropped; each calls for an ICMP message"},
 				{"pmtu.unsent", unsent, "messages", "path MTU hooks", "of these were given up inside the kernel before they were sent"},

@@ -55,6 +55,13 @@ func (s *SA) TooBig(src, dst string, proto uint8, size, mtu int, packets, sent, 
 	s.world.Host.Snmp["Icmp.OutDestUnreachs"] += sent
 }
 
+// TooBigPlain lets packets be too big for a route without an SA: the one in front of device `ifindex`, or
+// through it where that is a tunnel's.
+func (w *World) TooBigPlain(ifindex int, src, dst string, packets, late uint64) {
+	w.event(ledger.PMTUKey{Kind: ledger.PMTUTellSender, Src: netip.MustParseAddr(src), Dst: netip.MustParseAddr(dst), Proto: 6, MTU: 1446},
+		ledger.PMTUEventInput{Packets: packets, Sent: packets, Late: late, Size: 1500, SizeMax: 1500, Ifindex: ifindex})
+}
+
 // Told lets a router say that ESP of this SA is too big.
 func (s *SA) Told(mtu int, messages uint64) {
 	s.world.event(ledger.PMTUKey{Kind: ledger.PMTUTold, Src: Here, Dst: s.Key.Dst, Proto: 50, SPI: s.Key.SPI, MTU: mtu},

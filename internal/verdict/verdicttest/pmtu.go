@@ -55,6 +55,13 @@ var pmtuScenarios = []Scenario{
 		sa.Told(1400, 7)
 		w.Tick(20 * time.Minute)
 	})},
+	{Name: "a host does not listen, and no tunnel is concerned", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
+		w.TooBigPlain(ledgertest.WAN, inside, outside, 40, 30)
+	})},
+	{Name: "a host does not listen, before a tunnel device", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
+		w.Host.Links = append(w.Host.Links, ledger.Link{Index: 9, Name: "ipsec0", Kind: "xfrm", MTU: 1500, Up: true})
+		w.TooBigPlain(9, inside, outside, 40, 30)
+	}), Want: []verdict.ID{verdict.PMTUIgnored}, Says: []string{"the tunnel device ipsec0"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "a host does not listen", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
 		sa.TooBig(inside, outside, tcp, 1500, 1446, 14, 14, 4)
 		sa.TooBig("10.2.0.9", outside, tcp, 1500, 1446, 10, 10, 0)
