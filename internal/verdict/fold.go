@@ -70,6 +70,8 @@ var foldings = []folding{
 	{NATBindingLost, samePeer, []ID{OneWayTraffic}},
 	{PMTUNotApplied, sameSA, []ID{MTUBlackHole, InnerRetransmissions}},
 	{PMTUSwallowed, sameSA, []ID{InnerRetransmissions}},
+	{PMTUSwallowed, samePeer, []ID{OutboundPolicyBlock}}, // of this host's own messages, which have no SA
+	{ReassemblyFailed, sameSA, []ID{HostIngressDrop}},
 	{PMTUIgnored, sameSA, []ID{InnerRetransmissions}},
 	{MTUBlackHole, sameSA, []ID{InnerRetransmissions}},
 }

@@ -26,6 +26,10 @@ func innerRetransmissions(r *ledger.Report) []Finding {
 		if repeated < repeatedLeast || repeated*100 < segments*repeatedPercent {
 			continue
 		}
+		// That is how path MTU discovery works, and nothing is wrong when it does.
+		if repeated-spentOnDiscovery(r, group[0].sender.SA.Key()) < repeatedLeast {
+			continue
+		}
 		// A number that was skipped here and sent again was lost before it came here; one that had
 		// passed was lost behind, or its acknowledgement was.
 		before := min(repeated, total(group, func(t talk) int64 { return min(t.sender.Gaps, t.sender.Retransmissions) }))

@@ -195,3 +195,21 @@ func overheadEvidence(p *ledger.PMTUPath) []Evidence {
 	}
 	return []Evidence{{"overhead", int64(o.Most()), "octets", "SA database", note}}
 }
+
+// spentOnDiscovery is how many packets of an SA were dropped so that their senders learn the path MTU,
+// and did learn it: each is repeated, smaller, and no harm is done.
+func spentOnDiscovery(r *ledger.Report, sa ledger.SAKey) (n int64) {
+	for _, t := range toldOf(r) {
+		if yes, known := t.applied(); yes && known && t.sa.SPI == sa.SPI && t.sa.Dst == sa.Dst {
+			n += t.n
+		}
+	}
+	for ref, list := range oversizes(r) {
+		for _, o := range list {
+			if ref.SPI == sa.SPI && ref.Dst == sa.Dst && !o.ignoring() && !o.swallowed() {
+				n += o.packets
+			}
+		}
+	}
+	return n
+}

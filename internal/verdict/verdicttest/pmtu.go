@@ -33,6 +33,19 @@ var pmtuScenarios = []Scenario{
 		sa.TooBig(inside, outside, tcp, 1446, 1346, 4, 4, 0)
 	}), Want: []verdict.ID{verdict.PMTUReduced}, Says: []string{"takes 1400 octets, the link takes 1500", "Azure", "inner MTU of 1346", "MSS 1306 (IPv6 inside: 1286)"},
 		Grade: verdict.Info, Sure: 0.99},
+	{Name: "what discovery costs is repeated", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
+		sa.Send(163)
+		sa.Told(1400, 4)
+		w.Learn(1400)
+		sa.TooBig(inside, outside, tcp, 1500, 1446, 10, 10, 0)
+		w.Flows = table(bulk(sa, 150, 13, 1306, 30000, 12))
+	}), Want: []verdict.ID{verdict.PMTUReduced}, Grade: verdict.Info, Sure: 0.99},
+	{Name: "more is repeated than discovery costs", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
+		sa.Send(163)
+		sa.Told(1400, 4)
+		w.Learn(1400)
+		w.Flows = table(bulk(sa, 150, 23, 1306, 30000, 12))
+	}), Want: []verdict.ID{verdict.InnerRetransmissions, verdict.PMTUReduced}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "told of the SA of another host", Prepare: func(w *ledgertest.World) func() {
 		w.WatchPMTU()
 		alien := w.Foreign(0xdeadbeef)
