@@ -79,7 +79,7 @@ func congestion(r *ledger.Report) []Finding {
 				{"wire.ecn_ce", w.ECNCE, "packets", "wire", "outer header, set by a router or copied from the inner one by the peer (RFC 6040)"},
 				{"wire.packets", w.Packets, "packets", "wire", ""},
 			},
-			Remedy: congestionRemedies(),
+			Remedy: congestionRemedies(sa),
 		}
 		if lost > 0 {
 			f.Severity = pathSeverity(lost, *sa.Ledger.In.Sent)
@@ -105,7 +105,7 @@ func delayedLoss(r *ledger.Report, sa *ledger.SA, delay *talk, lost int64, p pat
 		Summary: fmt.Sprintf("%s: %s of %d got lost while round trips through the tunnel grew from %s to %s: a queue on the path fills and overflows. %s",
 			who(sa), packets(lost), sent, seconds(delay.sender.RTT.MinUS), seconds(delay.sender.RTT.SmoothedMaxUS), p.sentence(sa)),
 		Evidence: append([]Evidence{{"ledger.lost_on_path", lost, "packets", "wire", "pattern: " + string(p)}}, delayEvidence(delay)...),
-		Remedy:   congestionRemedies(),
+		Remedy:   congestionRemedies(sa),
 	}
 }
 
@@ -180,12 +180,12 @@ func bitRate(bits float64) string {
 	return fmt.Sprintf("%.0f kbit/s", bits/1e3)
 }
 
-func congestionRemedies() []Remedy {
+func congestionRemedies(sa *ledger.SA) []Remedy {
 	return []Remedy{
 		{For: forPath, Text: "Find the hop whose queue fills: delay that grows with load shows it. Give the tunnel room there, or shape what enters the tunnel below it, so that the queue " +
 			"forms where you can manage it.",
 			Commands: []string{
-				"mtr --report --report-cycles 100 --psize 1400 <peer>   # once idle, once under load",
+				fmt.Sprintf("mtr --report --report-cycles 100 --psize 1400 %s   # once idle, once under load", address(sa)),
 				"tc qdisc replace dev <interface> root cake bandwidth <95 % of the bottleneck>   # on the sender",
 			}},
 		{For: forStrongSwan, Text: "Keep ECN usable end to end: the kernel copies the mark to the inner packet on decapsulation unless the SA says otherwise.",

@@ -5,6 +5,7 @@ package verdict
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"xfrmscope/internal/ledger"
@@ -67,7 +68,7 @@ func natMappingChanged(r *ledger.Report) []Finding {
 			Severity:   Info,
 			Confidence: sure(base, blurred(r), announced == 0 && sa.Xfrm[ledger.IntegrityFailed] > 0),
 			Subject:    about(sa),
-			Summary:    fmt.Sprintf("%s: its packets come from %s%s; before they came from %s.", who(sa), now, atTime(w.ReboundAt), old),
+			Summary:    fmt.Sprintf("%s: its packets come from %s%s; before they came from %s.", who(sa), now, strings.Replace(atTime(w.ReboundAt), " at ", " since ", 1), old),
 			Evidence: []Evidence{
 				{"wire.rebinds", w.Rebinds, "times", "wire", "judged by packets that raised the highest number, so late ones of the old binding do not count"},
 				{"old source port", int64(old.SrcPort), "port", "wire", old.Src.String()},
