@@ -77,6 +77,10 @@ func (p *Peer) SAs() ([]SA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list SAs: %w", err)
 	}
+	return parseSAs(out)
+}
+
+func parseSAs(out string) ([]SA, error) {
 	var sas []SA
 	for _, text := range strings.Split("\n"+out, "\nsrc ")[1:] {
 		if !strings.Contains(text, "aead ") && !strings.Contains(text, "auth-trunc ") {
@@ -154,9 +158,12 @@ func (p *Peer) ikeSPIs() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	var spis []string
+	return parseIKE(out), nil
+}
+
+func parseIKE(out string) (spis []string) {
 	for _, m := range ikePattern.FindAllStringSubmatch(out, -1) {
 		spis = append(spis, m[1]+m[2])
 	}
-	return spis, nil
+	return spis
 }

@@ -14,14 +14,11 @@ import (
 // Options are what scenarios differ in. The zero value never rekeys by itself, never asks whether the
 // peer is alive, and gives up a request after 3 retransmissions, 2 s apart.
 type Options struct {
-	DPDDelay     time.Duration // 0 never
-	ChildRekey   time.Duration // soft lifetime of a CHILD_SA, 0 none
-	ChildLife    time.Duration // hard lifetime of a CHILD_SA, 0 none
-	ChildPackets uint64        // hard lifetime of a CHILD_SA in packets, 0 none
-	Timeout      time.Duration // of a request until it is sent again
-	Tries        int           // how often a request is sent again
-	ESN          bool          // offer nothing but extended sequence numbers
-	Encap        bool          // ESP in UDP, NAT or not
+	DPDDelay   time.Duration // 0 never
+	ChildRekey time.Duration // soft lifetime of a CHILD_SA, 0 none
+	ChildLife  time.Duration // hard lifetime of a CHILD_SA, 0 none
+	Timeout    time.Duration // of a request until it is sent again
+	Tries      int           // how often a request is sent again
 }
 
 func (o Options) normalize() Options {
@@ -76,7 +73,6 @@ connections {
     local_addrs = {{.Own.Outer}}
     remote_addrs = {{if eq .Own.ID "gw-a"}}{{.Other.Outer}}{{else}}%any{{end}}
     proposals = aes128-sha256-curve25519
-    encap = {{if .Options.Encap}}yes{{else}}no{{end}}
     mobike = no
     rekey_time = 0
     dpd_delay = {{seconds .Options.DPDDelay}}
@@ -92,11 +88,10 @@ connections {
       net {
         local_ts = {{.OwnNet}}
         remote_ts = {{.OtherNet}}
-        esp_proposals = aes128gcm16{{if .Options.ESN}}-esn{{end}}
+        esp_proposals = aes128gcm16
         rekey_time = {{seconds .Options.ChildRekey}}
         life_time = {{seconds .Options.ChildLife}}
         rand_time = 0
-        life_packets = {{.Options.ChildPackets}}
         dpd_action = none
       }
     }

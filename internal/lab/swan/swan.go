@@ -176,17 +176,6 @@ func (p *Peer) stop() error {
 	return err
 }
 
-// Kill ends the daemon as a crash would: its SAs and policies stay in the kernel, and nobody tells
-// the peer.
-func (p *Peer) Kill() error {
-	if err := p.cmd.Process.Kill(); err != nil {
-		return fmt.Errorf("kill the daemon of %s: %w", p.ID, err)
-	}
-	<-p.ended
-	p.cmd = nil
-	return nil
-}
-
 // Vici is the path of the daemon's control socket.
 func (p *Peer) Vici() string { return filepath.Join(p.dir, "vici") }
 
