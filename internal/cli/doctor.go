@@ -13,10 +13,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"xfrmscope/internal/host"
 	"xfrmscope/internal/kernel"
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/netns"
 	"xfrmscope/internal/probe"
+	"xfrmscope/internal/verdict"
 )
 
 func newDoctor() *cobra.Command {
@@ -27,7 +29,8 @@ func newDoctor() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "What this kernel lets xfrmscope see, what is missing, and what that costs",
-		Long: `Tries what the kernel offers and plans what 'xfrmscope diagnose' would attach, without attaching it.
+		Long: `Tries what the kernel offers and plans what 'xfrmscope diagnose' would attach, without attaching it, and
+reviews the configuration of SAs, policies and host: weak algorithms, policies that are never asked and so on.
 
 Exit status: 0 all can be observed, 1 something is missing, 3 nothing can be observed.`,
 		Example: `  xfrmscope doctor
@@ -86,6 +89,8 @@ type diagnosis struct {
 	SAs        *int         `json:"sas"`  // null: not readable
 	Host       []hostCheck  `json:"host"` // settings of the namespace and of its devices
 	Notes      []string     `json:"notes,omitempty"`
+
+	Review []verdict.Finding `json:"review"` // flaws of the configuration; null: SAs and policies are not readable
 }
 
 type feature struct {
@@ -138,11 +143,16 @@ func examine(ctx context.Context, opts probe.Options) (d diagnosis, err error) {
 	if err != nil {
 		return d, err
 	}
-	checks, unread, err := examineHost(ns, plan)
+	machine := host.Open(ns)
+	defer func() { err = errors.Join(err, machine.Close()) }()
+	settings, err := machine.Read()
 	if err != nil {
 		return d, err
 	}
-	d.Host, d.Notes = checks, slices.Concat(plan.Notes, unread)
+	d.Host, d.Notes = examineHost(settings, plan), slices.Concat(plan.Notes, settings.Notes)
+	if d.Review, err = review(ctx, sadb, machine, settings); err != nil {
+		return d, err
+	}
 	d.judge(plan)
 	return d, nil
 }
@@ -259,6 +269,7 @@ func (d *diagnosis) writeText(w io.Writer) error {
 		writeDetail(&b, "costs", h.Costs)
 	}
 	d.writeHost(&b)
+	d.writeReview(&b)
 	for _, n := range d.Notes {
 		fmt.Fprintf(&b, "\nnote: %s\n", n)
 	}

@@ -3,15 +3,12 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
-	"xfrmscope/internal/host"
 	"xfrmscope/internal/ledger"
-	"xfrmscope/internal/netns"
 	"xfrmscope/internal/probe"
 )
 
@@ -30,14 +27,8 @@ const (
 	checkWarning = "warning"
 )
 
-// examineHost reads the host and judges its settings. What is not readable is among the notes.
-func examineHost(ns *netns.Handle, plan probe.Plan) (checks []hostCheck, notes []string, err error) {
-	source := host.Open(ns)
-	defer func() { err = errors.Join(err, source.Close()) }()
-	h, err := source.Read()
-	if err != nil {
-		return nil, nil, err
-	}
+// examineHost judges the host's settings.
+func examineHost(h ledger.Host, plan probe.Plan) (checks []hostCheck) {
 	var devices []ledger.Link
 	native := map[string]bool{}
 	for _, hook := range plan.Wire {
@@ -56,7 +47,7 @@ func examineHost(ns *netns.Handle, plan probe.Plan) (checks []hostCheck, notes [
 	for i := range devices {
 		checks = append(checks, checkDevice(&devices[i], native[devices[i].Name])...)
 	}
-	return checks, h.Notes, nil
+	return checks
 }
 
 // settingRule says what a value of a setting means; without bad it is shown and not judged.

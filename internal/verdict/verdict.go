@@ -114,12 +114,22 @@ func saKinds() []Kind {
 }
 
 // Judge gives every finding of a report, the gravest and surest first.
-func Judge(r ledger.Report) []Finding {
+func Judge(r ledger.Report) []Finding { return judgeBy(&r, Catalogue()) }
+
+// Review gives the findings about the configuration alone, which need no traffic.
+func Review(r ledger.Report) []Finding {
+	kinds := slices.DeleteFunc(Catalogue(), func(k Kind) bool {
+		return k.ID != ReplayWindowZero && !slices.ContainsFunc(configKinds(), func(c Kind) bool { return c.ID == k.ID })
+	})
+	return judgeBy(&r, kinds)
+}
+
+func judgeBy(r *ledger.Report, kinds []Kind) []Finding {
 	out := []Finding{}
 	order := map[ID]int{}
-	for i, k := range Catalogue() {
+	for i, k := range kinds {
 		order[k.ID] = i
-		out = append(out, k.judge(&r)...)
+		out = append(out, k.judge(r)...)
 	}
 	out = fold(out)
 	for i := range out {
