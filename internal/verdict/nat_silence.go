@@ -142,6 +142,10 @@ func oneWayTraffic(r *ledger.Report) []Finding {
 		var udp bool
 		for j := range r.SAs {
 			sa := &r.SAs[j]
+			// What another interface received, where nobody looks, the SA has counted.
+			if sa.Direction == ledger.In && sa.Own != nil && sa.Src == k.remote && sa.Dst == k.local {
+				in += sa.Own.Packets
+			}
 			if sa.Wire == nil {
 				continue
 			}
