@@ -4,6 +4,8 @@ package verdict
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"xfrmscope/internal/ledger"
 )
@@ -29,10 +31,21 @@ func stuck(me, other *ledger.FlowEnd) bool {
 // hole gathers the stuck flows of one outbound SA, and what passes through it all the same.
 type hole struct {
 	flows   []*ledger.FlowEnd
+	remote  map[netip.Addr]bool // hosts that they are for
 	repeats int64
-	segment int64 // the smallest of the segments that do not get through
-	healthy int   // flows of the same SA whose segments are acknowledged
-	passes  int64 // their largest segment
+	segment int64                  // the smallest of the segments that do not get through
+	passing map[netip.Addr][]int64 // largest segments of flows that are acknowledged, by the host that they are for
+}
+
+// alive counts the flows that do get through to the same hosts, and their largest segment: those hosts,
+// and the SA, are alive.
+func (h *hole) alive() (flows int, segment int64) {
+	for host := range h.remote {
+		for _, s := range h.passing[host] {
+			flows, segment = flows+1, max(segment, s)
+		}
+	}
+	return flows, segment
 }
 
 func mtuBlackHole(r *ledger.Report) []Finding {
@@ -49,19 +62,19 @@ func mtuBlackHole(r *ledger.Report) []Finding {
 			}
 			h := holes[me.SA.Key()]
 			if h == nil {
-				h = &hole{}
+				h = &hole{remote: map[netip.Addr]bool{}, passing: map[netip.Addr][]int64{}}
 				holes[me.SA.Key()] = h
 			}
 			switch {
 			case stuck(me, other):
 				h.flows = append(h.flows, me)
+				h.remote[other.Addr] = true
 				h.repeats += me.Retransmissions
 				if h.segment == 0 || me.SegmentMax < h.segment {
 					h.segment = me.SegmentMax
 				}
 			case me.RTT != nil && me.RTT.Samples > 1 && me.Retransmissions == 0:
-				h.healthy++
-				h.passes = max(h.passes, me.SegmentMax)
+				h.passing[other.Addr] = append(h.passing[other.Addr], me.SegmentMax)
 			}
 		}
 	}
@@ -70,7 +83,7 @@ func mtuBlackHole(r *ledger.Report) []Finding {
 		sa := &r.SAs[i]
 		h := holes[ledger.SAKey{Dst: sa.Dst, SPI: sa.SPI, Proto: sa.Proto, Direction: sa.Direction}]
 		// Where it is known why they do not get through, that is another finding.
-		if h == nil || len(h.flows) == 0 || h.passes >= h.segment || explained(r, sa) {
+		if h == nil || len(h.flows) == 0 || explained(r, sa) || h.wide() {
 			continue
 		}
 		out = append(out, h.finding(r, sa))
@@ -101,12 +114,22 @@ func explained(r *ledger.Report, sa *ledger.SA) bool {
 	return false
 }
 
+// wide says whether segments as large as those that are stuck get through to anybody.
+func (h *hole) wide() bool {
+	for _, list := range h.passing {
+		if slices.Max(list) >= h.segment {
+			return true
+		}
+	}
+	return false
+}
+
 func (h *hole) finding(r *ledger.Report, sa *ledger.SA) Finding {
-	base := inferred
-	beside := "Nothing else passes through this SA that could tell a hole from an outage."
-	if h.healthy > 0 {
-		base = counted
-		beside = fmt.Sprintf("Meanwhile smaller segments of other flows (%d flows, up to %d octets) pass through the same SA.", h.healthy, h.passes)
+	base, severity := inferred, Warning
+	beside := "Nothing else of this SA goes to the same hosts, which could tell a hole in the path from a host that went away."
+	if flows, segment := h.alive(); flows > 0 {
+		base, severity = counted, Critical
+		beside = fmt.Sprintf("Meanwhile smaller segments of other flows (%d, up to %d octets) reach the same hosts through the same SA.", flows, segment)
 	}
 	path := pathTo(r, sa.SPI, sa.Dst)
 	size := ""
@@ -126,7 +149,7 @@ func (h *hole) finding(r *ledger.Report, sa *ledger.SA) Finding {
 	}
 	first := h.flows[0]
 	return Finding{
-		ID: MTUBlackHole, Severity: Critical, Confidence: sure(base, blurred(r)), Subject: about(sa),
+		ID: MTUBlackHole, Severity: severity, Confidence: sure(base, blurred(r)), Subject: about(sa),
 		Summary: fmt.Sprintf("%s: full-size segments (%d octets) of %s are repeated and never acknowledged, while handshakes and empty acknowledgements pass. "+
 			"Somewhere on the path ESP%s disappears and nobody says so. %s",
 			through(ledger.SARef{SPI: sa.SPI, Dst: sa.Dst}), h.segment, flowsOf(len(h.flows), first), size, beside),

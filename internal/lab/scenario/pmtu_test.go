@@ -187,6 +187,12 @@ func (p *pmtuBench) datagrams(sa tunnel.SA, inner, count int, df bool, gap time.
 // transfer sends octets over TCP through an SA and returns how many arrived within the time.
 func (p *pmtuBench) transfer(sa tunnel.SA, octets int, within time.Duration) int {
 	p.t.Helper()
+	return p.chunks(sa, octets, octets, within)
+}
+
+// chunks is transfer in segments of at most a size.
+func (p *pmtuBench) chunks(sa tunnel.SA, octets, size int, within time.Duration) int {
+	p.t.Helper()
 	deadline := time.Now().Add(within)
 	var listener net.Listener
 	err := p.to.Do(func() (err error) {
@@ -220,7 +226,9 @@ func (p *pmtuBench) transfer(sa tunnel.SA, octets int, within time.Duration) int
 			return err
 		}
 		_ = conn.SetWriteDeadline(deadline)
-		_, err = conn.Write(make([]byte, octets))
+		for sent := 0; sent < octets && err == nil; sent += size { // Go switches Nagle's algorithm off
+			_, err = conn.Write(make([]byte, min(size, octets-sent)))
+		}
 		if err == nil {
 			err = conn.(*net.TCPConn).CloseWrite()
 		}

@@ -124,7 +124,15 @@ var pmtuScenarios = []Scenario{
 	{Name: "large segments disappear", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
 		sa.Send(100)
 		w.Flows = table(bulk(sa, 10, 5, 1406, 14060, 0), bulk(sa, 40, 0, 200, 400, 12))
-	}), Want: []verdict.ID{verdict.MTUBlackHole}, Says: []string{"full-size segments (1406 octets)", "ESP of up to 1500 octets", "1 flows, up to 200 octets"}, Grade: verdict.Critical, Sure: 0.8},
+	}), Want: []verdict.ID{verdict.MTUBlackHole}, Says: []string{"full-size segments (1406 octets)", "ESP of up to 1500 octets", "other flows (1, up to 200 octets)"}, Grade: verdict.Critical, Sure: 0.8},
+	{Name: "large segments disappear, and nothing else is under way", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
+		sa.Send(100)
+		w.Flows = table(bulk(sa, 10, 5, 1406, 14060, 0))
+	}), Want: []verdict.ID{verdict.MTUBlackHole}, Says: []string{"from a host that went away"}, Grade: verdict.Warning, Sure: 0.6},
+	{Name: "large segments of one flow disappear, those of another pass", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
+		sa.Send(100)
+		w.Flows = table(bulk(sa, 10, 5, 1406, 14060, 0), bulk(sa, 400, 0, 1406, 14060, 12))
+	})},
 	{Name: "large segments are lost and repeated", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
 		sa.Send(100)
 		w.Flows = table(bulk(sa, 60, 5, 1406, 14060, 12))
