@@ -173,7 +173,7 @@ func TestMTUBlackHole(t *testing.T) {
 		p.narrowPath()
 		p.nft(p.tunnel.Path, "add table ip mute", "add chain ip mute output { type filter hook output priority 0; }",
 			"add rule ip mute output icmp type destination-unreachable counter drop")
-		diff(t, "octets in small segments that arrived", 10000, p.chunks(p.sa, 10000, 200, 10*time.Second))
+		diff(t, "octets in small segments that arrived", 40000, p.segments(p.sa, 40000, 400, 10*time.Second))
 		diff(t, "octets of a large transfer that arrived", 0, p.transfer(p.sa, 100000, 8*time.Second))
 		o := p.finish()
 		if n := p.rose(p.tunnel.Path, "Icmp.OutDestUnreachs"); n < 4 {

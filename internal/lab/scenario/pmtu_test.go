@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -187,11 +188,11 @@ func (p *pmtuBench) datagrams(sa tunnel.SA, inner, count int, df bool, gap time.
 // transfer sends octets over TCP through an SA and returns how many arrived within the time.
 func (p *pmtuBench) transfer(sa tunnel.SA, octets int, within time.Duration) int {
 	p.t.Helper()
-	return p.chunks(sa, octets, octets, within)
+	return p.segments(sa, octets, 0, within)
 }
 
-// chunks is transfer in segments of at most a size.
-func (p *pmtuBench) chunks(sa tunnel.SA, octets, size int, within time.Duration) int {
+// segments is transfer with a maximum segment size of its own, 0: the kernel's.
+func (p *pmtuBench) segments(sa tunnel.SA, octets, mss int, within time.Duration) int {
 	p.t.Helper()
 	deadline := time.Now().Add(within)
 	var listener net.Listener
@@ -217,6 +218,14 @@ func (p *pmtuBench) chunks(sa tunnel.SA, octets, size int, within time.Duration)
 	}()
 	err = p.from.Do(func() error {
 		dialer := net.Dialer{Deadline: deadline, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(sa.Src, 0))}
+		dialer.Control = func(_, _ string, raw syscall.RawConn) error {
+			if mss == 0 {
+				return nil
+			}
+			var set error
+			err := raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, mss) })
+			return errors.Join(err, set)
+		}
 		conn, err := dialer.Dial("tcp", listener.Addr().String())
 		if err != nil {
 			return err
@@ -226,9 +235,7 @@ func (p *pmtuBench) chunks(sa tunnel.SA, octets, size int, within time.Duration)
 			return err
 		}
 		_ = conn.SetWriteDeadline(deadline)
-		for sent := 0; sent < octets && err == nil; sent += size { // Go switches Nagle's algorithm off
-			_, err = conn.Write(make([]byte, min(size, octets-sent)))
-		}
+		_, err = conn.Write(make([]byte, octets))
 		if err == nil {
 			err = conn.(*net.TCPConn).CloseWrite()
 		}
