@@ -63,7 +63,8 @@ func neverAsked(r *ledger.Report, same bool) []Finding {
 	return out
 }
 
-// before finds the policy that takes every packet of p before it.
+// before finds the policy that takes every packet of p before it. Of equal priorities the order depends
+// on the kernel's way of keeping them, and nothing is said.
 func before(r *ledger.Report, p *ledger.Policy) *ledger.Policy {
 	if p.Dir != "in" && p.Dir != "fwd" && p.Dir != "out" {
 		return nil // a socket's own
@@ -71,7 +72,7 @@ func before(r *ledger.Report, p *ledger.Policy) *ledger.Policy {
 	for i := range r.Policies {
 		q := r.Policies[i].Policy()
 		if q.Index != p.Index && q.Dir == p.Dir && q.Sub == p.Sub && q.IfID == p.IfID && q.MarkValue == p.MarkValue && q.MarkMask == p.MarkMask &&
-			q.Before(p) && q.Selector.Covers(p.Selector) {
+			q.Priority < p.Priority && q.Selector.Covers(p.Selector) {
 			return q
 		}
 	}

@@ -30,9 +30,10 @@ var configScenarios = []Scenario{
 		second.Selector.Proto = 6
 	}), Want: []verdict.ID{verdict.ConfigShadowedPolicy}, Says: []string{"Policy index 16", "is never asked: policy index 8", "block instead of protect by an SA"},
 		Grade: verdict.Warning, Sure: 0.8},
-	{Name: "the same policy twice", Prepare: twoPolicies(func(_, second *ledger.Policy) { second.Priority = 7 }),
+	{Name: "the same policy twice", Prepare: twoPolicies(func(_, _ *ledger.Policy) {}),
 		Want: []verdict.ID{verdict.ConfigRedundantPolicy}, Says: []string{"Policy index 16", "does nothing"}, Grade: verdict.Info, Sure: 0.6},
 	{Name: "a narrow policy before a wide one", Prepare: twoPolicies(func(first, _ *ledger.Policy) { first.Selector.Proto = 6 })},
+	{Name: "two policies of one priority", Prepare: twoPolicies(func(first, second *ledger.Policy) { first.Action, second.Priority = "block", 0 })},
 	{Name: "two policies for different marks", Prepare: twoPolicies(func(_, second *ledger.Policy) { second.MarkValue, second.MarkMask = 1, 0xff })},
 	{Name: "a covered policy that was asked before the other came", Prepare: twoPolicies(func(_, second *ledger.Policy) { second.Used = ledgertest.Start })},
 	{Name: "no forward policy for a network", Prepare: letsIn(true, ledgertest.Inside),
@@ -87,6 +88,7 @@ func twoPolicies(change func(first, second *ledger.Policy)) func(*ledgertest.Wor
 		sa := w.Outbound(0xc0ffee02)
 		w.Demand("out", sa)
 		w.Demand("out", sa)
+		w.Policies[1].Priority = 7
 		change(&w.Policies[0], &w.Policies[1])
 		return func() {}
 	}
