@@ -217,11 +217,11 @@ func TestReceiveWindowOfSockets(t *testing.T) {
 	const each = 1500 * time.Millisecond
 	b := open(t, tunnel.Options{Family: 6, UDP: true, Pairs: 2}, nil)
 	here := b.connect(0, 5001, 32<<10)
-	b.stall(here, 2, each, 5*time.Second)
+	b.stall(here, 2, each, 4*time.Second)
 	far, err := traffic.OpenTCP(traffic.TCPEnds{From: b.tunnel.B.Do, To: b.tunnel.A.Do, Src: b.tunnel.B.Inner[1], Dst: b.tunnel.A.Inner[1], Port: 5001, ReceiveBuffer: 32 << 10})
 	b.must(err)
 	b.closing("connection", far.Close)
-	b.stall(far, 2, each, 5*time.Second)
+	b.stall(far, 2, each, 4*time.Second)
 	o := b.finish()
 	diff(t, "episodes by gateway B's kernel", [2]int64{2, 2}, zeroWindows(t, b.tunnel.B.Namespace))
 	diff(t, "episodes by gateway A's kernel", [2]int64{2, 2}, zeroWindows(t, b.tunnel.A.Namespace))
