@@ -53,6 +53,8 @@ func TestHostDrops(t *testing.T) {
 	b.run("tc", "", "qdisc", "replace", "dev", tunnel.WAN, "clsact")
 	b.run("tc", "", "filter", "add", "dev", tunnel.WAN, "egress", "protocol", "ip", "u32",
 		"match", "ip", "protocol", "50", "0xff", "match", "u32", "0xb2a00006", "0xffffffff", "at", "20", "action", "drop")
+	b.run("tc", "", "filter", "add", "dev", tunnel.WAN, "ingress", "protocol", "ip", "u32",
+		"match", "ip", "protocol", "50", "0xff", "match", "u32", "0xa2b00008", "0xffffffff", "at", "20", "action", "drop")
 	const each = 60
 	for range each / 10 {
 		for i := range b.tunnel.AtoB {
@@ -83,7 +85,7 @@ func TestHostDrops(t *testing.T) {
 		return bins{Offered: new(int64(each)), XfrmOutDropped: new(int64(0)), Encapsulated: new(int64(each)), OnWire: new(each - lost),
 			LostOnEgress: &lost, InFlight: new(int64(0)), Unattributed: new(int64(0))}
 	}
-	wantIn := map[int]bins{1: in(15, 0), 2: in(0, 12), 4: in(0, each), 6: in(30, 0)}
+	wantIn := map[int]bins{1: in(15, 0), 2: in(0, 12), 4: in(0, each), 6: in(30, 0), 7: in(each, 0)}
 	wantOut := map[int]bins{3: out(20), 5: out(each)}
 	for i := range b.tunnel.AtoB {
 		w, ok := wantIn[i]
@@ -109,11 +111,11 @@ func TestHostDrops(t *testing.T) {
 	}
 	diff(t, "drops by place", map[string]int64{
 		"before_xfrm netfilter input": 15, "before_xfrm netfilter prerouting": 30, "after_decap netfilter forward": 12,
-		"egress netfilter output": 20, "after_decap route": each, "egress tc": each,
+		"egress netfilter output": 20, "after_decap route": each, "egress tc": each, "before_xfrm tc": each,
 	}, places)
 	spi := func(s tunnel.SA) string { return " " + name(s.SPI) }
 	o.checkFindings(t, "firewall-drop"+spi(b.tunnel.AtoB[1]), "firewall-drop"+spi(b.tunnel.AtoB[2]), "firewall-drop"+spi(b.tunnel.AtoB[6]),
-		"firewall-drop"+spi(b.tunnel.BtoA[3]), "no-route-after-decap"+spi(b.tunnel.AtoB[4]), "egress-drop"+spi(b.tunnel.BtoA[5]),
+		"firewall-drop"+spi(b.tunnel.BtoA[3]), "no-route-after-decap"+spi(b.tunnel.AtoB[4]), "egress-drop"+spi(b.tunnel.BtoA[5]), "host-ingress-drop"+spi(b.tunnel.AtoB[7]),
 		"spi-unknown "+name(0xdeadbeef))
 	o.checkSelf(t)
 }
