@@ -4,6 +4,7 @@ package verdict
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"xfrmscope/internal/ledger"
@@ -43,8 +44,8 @@ func sequenceExhausted(r *ledger.Report) []Finding {
 		}
 		out = append(out, Finding{
 			ID: SequenceExhausted, Severity: severity, Confidence: sure(base, blurred(r)), Subject: about(sa),
-			Summary: fmt.Sprintf("SA %s to %s has used up its sequence numbers and sends no more: %s were refused. %s",
-				sa.SPI, sa.Dst, packets(n), then),
+			Summary: strings.TrimSpace(fmt.Sprintf("SA %s to %s has used up its sequence numbers and sends no more: %s were refused. %s",
+				sa.SPI, sa.Dst, packets(n), then)),
 			Evidence: []Evidence{
 				{"xfrm.out_seq_error", n, "packets", sourceOf(sa), "XfrmOutStateSeqError"},
 				{"sa.oseq", int64(sa.OSeq), "numbers", "SA database", "last number used"},

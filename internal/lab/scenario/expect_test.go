@@ -32,6 +32,7 @@ var counterOf = map[string]string{
 	"no_pols":              "XfrmInNoPols",
 	"pol_block":            "XfrmInPolBlock",
 	"out_no_states":        "XfrmOutNoStates",
+	"out_seq_error":        "XfrmOutStateSeqError",
 	"out_pol_block":        "XfrmOutPolBlock",
 	"out_bundle_gen_error": "XfrmOutBundleGenError",
 }
