@@ -134,7 +134,7 @@ func consumption(r *ledger.Report, sa *ledger.SA) (used uint64, rate float64) {
 		used = sa.Seq
 		if w := sa.Sequence(); w != nil {
 			used = max(used, w.HighestSeq)
-			moved = w.Unique + w.Missing
+			moved = w.Unique + w.Missing - leaptOver(r, sa) // what a standby skips is not used up by sending
 		} else if sa.Own != nil {
 			moved = sa.Own.Packets
 		}
