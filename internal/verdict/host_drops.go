@@ -62,6 +62,9 @@ func rpFilterDrop(r *ledger.Report) []Finding {
 				{For: forPeer, Text: "Nothing to change there."},
 			},
 		}
+		if d.Place != ledger.PlaceRPFilter && rpFiltered(r) != l.packets {
+			f.Confidence = sure(counted, blurred(r)) // the counter rose for other packets too
+		}
 		if n := rpFiltered(r); n > 0 {
 			f.Evidence = append(f.Evidence, Evidence{"TcpExt.IPReversePathFilter", n, "packets", "/proc/net/netstat", "of whatever traffic"})
 		}
