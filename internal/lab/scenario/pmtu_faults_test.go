@@ -113,7 +113,7 @@ func TestPMTUPath(t *testing.T) {
 			if want := fmt.Sprintf("mtu %d", tc.inner); !strings.Contains(route, want) {
 				t.Errorf("the host's route has no %q: %s", want, route)
 			}
-			o.checkPMTU(t, "pmtu-reduced "+name(p.sa.SPI))
+			o.checkFindings(t, "pmtu-reduced "+name(p.sa.SPI))
 		})
 	}
 }
