@@ -25,10 +25,15 @@ func grown(t talk) (rtt *ledger.FlowRTT, by int64, back bool) {
 		return nil, 0, false
 	}
 	for i, r := range []*ledger.FlowRTT{t.sender.RTT, t.sender.Back} {
-		if r == nil || r.Steady < growthSamples || r.SmoothedMaxUS < growthFactor*r.MinUS {
+		if r == nil || r.Steady < growthSamples {
 			continue
 		}
-		if g := r.SmoothedMaxUS - r.MinUS; g > by {
+		// Echoes begin when the queue may be there already; the handshake went the same way before it.
+		if own := t.reader.RTT; i == 1 && own != nil && own.MinUS < r.MinUS {
+			r = new(*r)
+			r.MinUS = own.MinUS
+		}
+		if g := r.SmoothedMaxUS - r.MinUS; r.SmoothedMaxUS >= growthFactor*r.MinUS && g > by {
 			rtt, by, back = r, g, i == 1
 		}
 	}

@@ -122,8 +122,12 @@ var flowScenarios = []Scenario{
 		Want: []verdict.ID{verdict.InnerRTTGrowth}, Says: []string{"on this gateway's own side"}, Grade: verdict.Info, Sure: 0.8},
 	{Name: "a queue that fills from the far side", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) {
 		s.Back = ledger.RTTReading{Samples: 60, Steady: 60, Sum: 60 * 300 * time.Millisecond, Min: 30 * time.Millisecond, Max: 900 * time.Millisecond, SmoothedMax: 800 * time.Millisecond}
-	}), Want: []verdict.ID{verdict.InnerRTTGrowth}, Says: []string{"from here to 10.2.0.1:40000 grew from 30 ms to 800 ms", "in the tunnel's path or behind the peer"},
+	}), Want: []verdict.ID{verdict.InnerRTTGrowth}, Says: []string{"from here to 10.2.0.1:40000 grew from 20 ms to 800 ms", "in the tunnel's path or behind the peer"},
 		Grade: verdict.Warning, Sure: 0.8},
+	{Name: "a queue that was there when the echoes began", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, r *end) {
+		s.Back = ledger.RTTReading{Samples: 29, Steady: 29, Sum: 29 * 143 * time.Millisecond, Min: 53 * time.Millisecond, Max: 195 * time.Millisecond, SmoothedMax: 178 * time.Millisecond}
+		ledgertest.Trips(r, 1, 32*time.Millisecond, 32*time.Millisecond)
+	}), Want: []verdict.ID{verdict.InnerRTTGrowth}, Says: []string{"grew from 32 ms to 178 ms"}, Grade: verdict.Info, Sure: 0.8},
 	{Name: "a full window is no queue", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) {
 		s.RTT.SmoothedMax, s.Limited = 600*time.Millisecond, 700
 	})},
