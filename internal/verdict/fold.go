@@ -150,11 +150,15 @@ func related(within closeness, a, b Subject) bool {
 }
 
 // samePair says whether two subjects are about the same two gateways, in either direction. A subject
-// that names one address only is about whoever has it; one that names none is about everybody.
+// that names one address only is about whoever has it; one that names none may be about anybody, and
+// is related to nobody in particular.
 func samePair(a, b Subject) bool {
 	x, y := addresses(a), addresses(b)
 	if len(x) > len(y) {
 		x, y = y, x
+	}
+	if len(x) == 0 {
+		return false
 	}
 	for _, addr := range x {
 		if !slices.Contains(y, addr) {

@@ -34,7 +34,7 @@ func TestRelated(t *testing.T) {
 		{samePeer, sa, other, false},
 		{samePeer, peer, sa, true},
 		{samePeer, peer, other, false},
-		{samePeer, Subject{}, sa, true},
+		{samePeer, Subject{}, sa, false},
 		{sameHost, sa, other, true},
 		{sameHost, Subject{Ifindex: 1}, Subject{Ifindex: 2}, false},
 		{sameHost, Subject{Ifindex: 2}, Subject{Ifindex: 2}, true},
