@@ -14,10 +14,11 @@ import (
 type closeness int
 
 const (
-	sameSA   closeness = iota // SPI and addresses
-	samePeer                  // the pair of outer addresses, whatever SA and direction
-	sameTalk                  // the same, and neither is about an SA: IKE and what befalls its packets
-	sameHost                  // nothing, or the interface where both name one
+	sameSA           closeness = iota // SPI and addresses
+	samePeer                          // the pair of outer addresses, whatever SA and direction
+	samePeerOrNobody                  // the same, or the effect names no addresses: the cause's rule has counted it itself
+	sameTalk                          // the same, and neither is about an SA: IKE and what befalls its packets
+	sameHost                          // nothing, or the interface where both name one
 )
 
 // folding says that a finding of one kind explains findings of other kinds.
@@ -64,13 +65,13 @@ var foldings = []folding{
 	{RekeyFailed, samePeer, []ID{SAExpired}},
 	{RekeyFailed, sameSA, []ID{SPIUnknown, SAInvalid}},
 	{RekeyGap, sameSA, []ID{SPIUnknown, SAInvalid}},
-	{RekeyGap, samePeer, []ID{OutboundNoSA}},
+	{RekeyGap, samePeerOrNobody, []ID{OutboundNoSA}},
 	{NATMappingChanged, samePeer, []ID{NATBindingLost, OneWayTraffic}},
 	{NATKeepaliveMissing, samePeer, []ID{NATBindingLost}},
 	{NATBindingLost, samePeer, []ID{OneWayTraffic}},
 	{PMTUNotApplied, sameSA, []ID{MTUBlackHole, InnerRetransmissions}},
 	{PMTUSwallowed, sameSA, []ID{InnerRetransmissions}},
-	{PMTUSwallowed, samePeer, []ID{OutboundPolicyBlock}}, // of this host's own messages, which have no SA
+	{PMTUSwallowed, samePeerOrNobody, []ID{OutboundPolicyBlock}}, // of this host's own messages, which have no SA
 	{ReassemblyFailed, sameSA, []ID{HostIngressDrop}},
 	{PMTUIgnored, sameSA, []ID{InnerRetransmissions}},
 	{MTUBlackHole, sameSA, []ID{InnerRetransmissions}},
@@ -139,6 +140,8 @@ func related(within closeness, a, b Subject) bool {
 	switch within {
 	case sameSA:
 		return a.SPI != nil && b.SPI != nil && *a.SPI == *b.SPI && samePair(a, b)
+	case samePeerOrNobody:
+		return samePair(a, b) || len(addresses(b)) == 0
 	case sameTalk:
 		return a.SPI == nil && b.SPI == nil && samePair(a, b)
 	case samePeer:
