@@ -22,7 +22,7 @@ type TCPEnds struct {
 	From, To      Inside
 	Src, Dst      netip.Addr
 	Port          uint16 // of the server
-	ReceiveBuffer int    // SO_RCVBUF of the server; 0: the kernel tunes it
+	ReceiveBuffer int    // SO_RCVBUF of the server, whatever rmem_max; 0: the kernel tunes it
 	SendBuffer    int    // SO_SNDBUF of the client; 0: the kernel tunes it
 }
 
@@ -52,7 +52,7 @@ func OpenTCP(e TCPEnds) (*TCP, error) {
 	defer cancel()
 	server := netip.AddrPortFrom(e.Dst, e.Port)
 	err := e.To(func() (err error) {
-		lc := net.ListenConfig{Control: buffer(unix.SO_RCVBUF, e.ReceiveBuffer)}
+		lc := net.ListenConfig{Control: buffer(unix.SO_RCVBUFFORCE, e.ReceiveBuffer)}
 		lc.SetMultipathTCP(false)
 		t.listener, err = lc.Listen(ctx, "tcp", server.String())
 		return err
