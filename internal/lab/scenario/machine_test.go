@@ -278,6 +278,7 @@ func TestSqueezed(t *testing.T) {
 func TestGROHidesESP(t *testing.T) {
 	tunnel.Need(t)
 	b := open(t, tunnel.Options{}, nil, "--mode", "tc")
+	b.tool.hidden = true
 	s := b.tunnel.AtoB[0]
 	b.send(s, 20)
 	b.settle()

@@ -172,6 +172,7 @@ type tool struct {
 	cmd            *exec.Cmd
 	stdout, stderr bytes.Buffer
 	done           chan struct{}
+	hidden         bool // packets pass where no hook can see them, on purpose
 }
 
 // startTool starts `xfrmscope diagnose` and waits until it says that it is ready.
@@ -235,6 +236,12 @@ func (x *tool) finish(t *testing.T) (document, int) {
 	var d document
 	if err := json.Unmarshal(x.stdout.Bytes(), &d); err != nil {
 		t.Fatalf("read report: %v\n%s\n%s", err, x.stdout.Bytes(), x.stderr.Bytes())
+	}
+	// Whatever a scenario is about: every packet has to be in a bin.
+	for _, s := range d.SAs {
+		if u := s.Ledger.Unattributed; u != nil && *u != 0 && !x.hidden {
+			t.Errorf("%d packets of SA %s %s are unattributed", *u, s.SPI, s.Direction)
+		}
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
