@@ -141,7 +141,7 @@ func TestEncapsulationMismatch(t *testing.T) {
 	for i := range uint32(9) {
 		r.craft(r.sa.SPI, i+1, false)
 	}
-	r.only(r.agree(), map[string]uint64{"state_mismatch": 9})
+	r.only(r.agree(), map[string]uint64{"encap_mismatch": 9})
 }
 
 // An SPI that is allocated but has no SA yet.

@@ -329,7 +329,7 @@ func counterOf(cause string) string {
 		return "XfrmInStateInvalid"
 	case "state_expired":
 		return "XfrmInStateExpired"
-	case "state_mismatch":
+	case "state_mismatch", "encap_mismatch":
 		return "XfrmInStateMismatch"
 	case "state_mode_error":
 		return "XfrmInStateModeError"
