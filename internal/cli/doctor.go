@@ -133,7 +133,7 @@ func examine(ctx context.Context, opts probe.Options) (d diagnosis, err error) {
 		return d, err
 	}
 	defer func() { err = errors.Join(err, sadb.Close()) }()
-	d.SADatabase = sadb.hook()
+	d.SADatabase = sadb.hooks()[0]
 	if sadb.missing == nil {
 		n := len(sadb.sas)
 		d.SAs = &n

@@ -85,8 +85,7 @@ func (s *session) open(ctx context.Context, name string, opts probe.Options) (er
 	s.ledger = ledger.New(ledger.Source{
 		Kind: ledger.KindLive, Name: hostname(), Kernel: kernelRelease(), Netns: name,
 	})
-	s.hooks = append(s.set.Hooks(), s.sadb.hook())
-	s.ledger.SetHooks(s.hooks)
+	s.hooks = s.set.Hooks()
 	return nil
 }
 
@@ -104,10 +103,7 @@ func (s *session) askNames(ctx context.Context, o *liveOptions) {
 	case o.viciAsked != nil && o.viciAsked():
 		s.hooks = append(s.hooks, ledger.Hook{Name: "names by vici", Why: err.Error(),
 			Costs: "SAs go by SPI and reqid; which connection and child they are is not told"})
-	default:
-		return
 	}
-	s.ledger.SetHooks(s.hooks)
 }
 
 // firewall reads what drops in nftables. It only helps to name a rule, so a ruleset that cannot be
@@ -157,6 +153,7 @@ func (s *session) observe(ctx context.Context) error {
 		}
 	}
 	s.sad = snap.SAD
+	s.ledger.SetHooks(slices.Concat(s.hooks, s.sadb.hooks()))
 	s.ledger.Observe(snap)
 	return nil
 }
@@ -271,6 +268,7 @@ type saDatabase struct {
 	tracker *xfrm.Tracker
 	sas     []ledger.SADEntry // when it was opened
 	missing error
+	unread  error // why the policies could not be read last time
 }
 
 func openSADatabase(ctx context.Context, ns *netns.Handle) (*saDatabase, error) {
@@ -314,16 +312,16 @@ func (d *saDatabase) dump(ctx context.Context) (out reader.Dump, err error) {
 	return out, nil
 }
 
-// policies reads the SPD into a snapshot. Where SAs can be read it can be too.
-func (d *saDatabase) policies(ctx context.Context, snap *ledger.Snapshot) (err error) {
+// policies reads the SPD into a snapshot. One that cannot be read costs the names of policies, not the
+// report: hooks says so.
+func (d *saDatabase) policies(ctx context.Context, snap *ledger.Snapshot) error {
 	if d.missing != nil {
 		return nil
 	}
-	if snap.Policies, err = d.client.DumpPolicies(ctx); err != nil {
-		return err
+	if snap.Policies, d.unread = d.client.DumpPolicies(ctx); d.unread == nil {
+		snap.PolicyDefault, d.unread = d.client.DefaultPolicy(ctx)
 	}
-	snap.PolicyDefault, err = d.client.DefaultPolicy(ctx)
-	return err
+	return nil
 }
 
 // mappings fills in which peers behind NAT the kernel said to have moved.
@@ -338,13 +336,17 @@ func (d *saDatabase) mappings(_ context.Context, snap *ledger.Snapshot) error {
 	return nil
 }
 
-func (d *saDatabase) hook() ledger.Hook {
+func (d *saDatabase) hooks() []ledger.Hook {
 	h := ledger.Hook{Name: "SA database over netlink", Attached: d.missing == nil, Why: "netlink"}
 	if d.missing != nil {
 		h.Why = d.missing.Error()
 		h.Costs = "SAs are known from the wire only: nothing is said of what xfrm decapsulated"
 	}
-	return h
+	if d.unread == nil {
+		return []ledger.Hook{h}
+	}
+	return []ledger.Hook{h, {Name: "policies over netlink", Why: d.unread.Error(),
+		Costs: "which policy refused a packet is not told, and policies are not reviewed"}}
 }
 
 // Close ends the subscription and the sockets.
