@@ -8,7 +8,7 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 KERNEL ?= 6.1
 # Virtual machines to run at once: each keeps one processor busy.
-GUESTS ?= $(shell nproc | awk '{print $$1 > 4 ? 4 : $$1}')
+GUESTS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
 GO ?= go
 GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X xfrmscope/internal/cli.version=$(VERSION)'
 
