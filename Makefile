@@ -37,8 +37,8 @@ test-unit: deps-test lint-fast ## Unit tests and BPF programs natively through B
 test-vm: deps-vm build ## Boot a Debian kernel (KERNEL=5.10|6.1|6.12|6.18|7) and run every lab scenario in it
 	scripts/vm/test -j $(GUESTS) $(KERNEL)
 
-smoke-vm: deps-vm build ## Boot KERNEL and load and attach every program in it
-	scripts/vm/test $(KERNEL) smoke
+smoke-vm: deps-vm build ## Boot KERNEL with two processors, load and attach every program in it, saturate one processor
+	scripts/vm/test -c 2 $(KERNEL) smoke smp
 
 bench: ## ns per packet of the wire program beside an empty one; packets per second of 'read'
 	$(GO) run ./internal/lab/wirebench
