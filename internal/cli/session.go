@@ -106,11 +106,11 @@ func (s *session) askNames(ctx context.Context, o *liveOptions) {
 	}
 }
 
-// firewall reads what drops in nftables. It only helps to name a rule, so a ruleset that cannot be
+// firewall reads what nftables drops and clamps. It only helps to name a rule, so a ruleset that cannot be
 // read fails nothing: the report then says that it is not known.
 func (s *session) firewall(_ context.Context, snap *ledger.Snapshot) error {
 	if rules, err := netfilter.Read(s.ns.FD()); err == nil {
-		snap.Firewall = rules
+		snap.Firewall, snap.Clamps = rules.Drops, rules.Clamps
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func (l *Ledger) Report() Report {
 	}
 	r.Hooks = append(r.Hooks, l.hooks...)
 
-	r.Drops, r.Firewall = l.dropList(), l.firewallEntries()
+	r.Drops, r.Firewall, r.Clamps = l.dropList(), l.firewallEntries(), l.clamps
 	sums := sumDrops(r.Drops)
 	rows := l.rows()
 	for _, row := range rows {

@@ -30,7 +30,18 @@ type FirewallEntry struct {
 	Packets *int64   `json:"packets"` // during the run; null: it has no counter
 }
 
+// MSSClamp is a rule that sets the maximum segment size of TCP connections on their way through (RFC
+// 9293 section 3.7.1).
+type MSSClamp struct {
+	FirewallID
+	Hooks []string `json:"hooks"`
+	Size  int      `json:"size"` // octets; 0: what the MTU of each connection's route allows
+}
+
 func (l *Ledger) observeFirewall(s Snapshot, baseline bool) {
+	if s.Clamps != nil {
+		l.clamps = s.Clamps
+	}
 	if s.Firewall == nil {
 		return
 	}

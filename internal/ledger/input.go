@@ -19,6 +19,7 @@ type Snapshot struct {
 	Unknown   []UnknownSPI      // dropped for want of an SA
 	HostDrops []HostDrop        // dropped outside xfrm's counters; nil: not observed
 	Firewall  []FirewallRule    // what drops in nftables; nil: not readable
+	Clamps    []MSSClamp        // what sets TCP's segment size there; nil: not readable
 	SAD       []SADEntry        // the SAs that exist now; nil: not readable
 	Ended     []EndedSA         // SAs that ended since the last snapshot, with their last counters
 	XfrmStat  map[string]uint64 // /proc/net/xfrm_stat by kernel counter name; nil: not readable

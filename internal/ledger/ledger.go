@@ -26,6 +26,7 @@ type Ledger struct {
 	unknown       map[SAKey]*tally[Cause]
 	drops         tally[DropID]
 	firewall      []FirewallRule
+	clamps        []MSSClamp
 	firewallCount tally[FirewallID]
 
 	policies      []Policy

@@ -19,6 +19,7 @@ type Report struct {
 	UnknownSPIs []Stranger      `json:"unknown_spis"` // null: not observed
 	Drops       []Drop          `json:"drops"`        // outside xfrm; null: not observed
 	Firewall    []FirewallEntry `json:"firewall"`     // rules and chains that drop; null: not readable
+	Clamps      []MSSClamp      `json:"mss_clamps"`   // rules that set TCP's segment size; null: not readable
 	Kernel      Kernel          `json:"kernel"`
 	Packets     *PacketStats    `json:"packets"` // null: no wire programs
 	Host        *HostReport     `json:"host"`    // null: not looked at

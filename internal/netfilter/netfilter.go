@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package netfilter reads which nftables rules and chains of a network namespace drop packets. It
-// changes nothing: it asks only where nf_tables is loaded, since the question alone would load it.
+// Package netfilter reads which nftables rules and chains of a network namespace drop packets, and
+// which set TCP's segment size. It changes nothing: it asks only where nf_tables is loaded, since the question alone would load it.
 package netfilter
 
 import (
@@ -22,31 +22,37 @@ import (
 // module is there once nf_tables is loaded.
 const module = "/sys/module/nf_tables"
 
-// Read lists what drops: rules with the verdict drop or reject, and base chains whose policy is drop.
-// Where nf_tables is not loaded there is nothing, and the list is empty. Rules of iptables-legacy are
-// not nftables' and not listed.
-func Read(ns int) ([]ledger.FirewallRule, error) {
+// Ruleset is what of a ruleset matters to tunnels. Where nf_tables is not loaded both lists are empty.
+// Rules of iptables-legacy are not nftables' and not listed.
+type Ruleset struct {
+	Drops  []ledger.FirewallRule // rules with the verdict drop or reject, and base chains whose policy is drop
+	Clamps []ledger.MSSClamp
+}
+
+// Read reads the ruleset of the network namespace that ns is a descriptor of.
+func Read(ns int) (Ruleset, error) {
+	none := Ruleset{Drops: []ledger.FirewallRule{}, Clamps: []ledger.MSSClamp{}}
 	if _, err := os.Stat(module); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return []ledger.FirewallRule{}, nil
+			return none, nil
 		}
-		return nil, fmt.Errorf("look for nf_tables: %w", err)
+		return Ruleset{}, fmt.Errorf("look for nf_tables: %w", err)
 	}
 	conn, err := nftables.New(nftables.WithNetNSFd(ns))
 	if err != nil {
-		return nil, fmt.Errorf("open netfilter socket: %w", err)
+		return Ruleset{}, fmt.Errorf("open netfilter socket: %w", err)
 	}
 	chains, err := conn.ListChains()
 	if err != nil {
-		return nil, fmt.Errorf("list nftables chains (needs CAP_NET_ADMIN): %w", err)
+		return Ruleset{}, fmt.Errorf("list nftables chains (needs CAP_NET_ADMIN): %w", err)
 	}
 	rules := map[chainKey][]*nftables.Rule{}
 	for _, c := range chains {
 		if rules[keyOf(c.Table, c.Name)], err = conn.GetRules(c.Table, c); err != nil {
-			return nil, fmt.Errorf("list nftables rules of chain %s %s: %w", c.Table.Name, c.Name, err)
+			return Ruleset{}, fmt.Errorf("list nftables rules of chain %s %s: %w", c.Table.Name, c.Name, err)
 		}
 	}
-	return droppers(chains, rules), nil
+	return Ruleset{Drops: droppers(chains, rules), Clamps: clamps(chains, rules)}, nil
 }
 
 type chainKey struct {

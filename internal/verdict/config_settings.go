@@ -46,58 +46,6 @@ func configPMTUDiscoveryOff(r *ledger.Report) []Finding {
 
 // configMTU: an xfrm interface or VTI whose MTU is above what any SA behind such an interface lets
 // through. Every large packet then costs a message to its sender, and vanishes where that is filtered.
-func configMTU(r *ledger.Report) []Finding {
-	if r.Host == nil || r.PMTU == nil {
-		return nil
-	}
-	inner, known := 0, true
-	for i := range r.PMTU.Paths {
-		p := &r.PMTU.Paths[i]
-		sa := outboundOf(r, p)
-		if sa == nil || sa.IfID == 0 {
-			continue
-		}
-		known = known && p.InnerMTU > 0
-		inner = max(inner, p.InnerMTU)
-	}
-	if inner == 0 || !known {
-		return nil
-	}
-	var out []Finding
-	for i := range r.Host.Links {
-		l := &r.Host.Links[i]
-		if l.Kind != "xfrm" || !l.Up || l.MTU <= inner {
-			continue
-		}
-		out = append(out, Finding{
-			ID: ConfigMTU, Severity: Info, Confidence: sure(configured), Subject: Subject{Ifindex: l.Index, Direction: ledger.Out},
-			Summary: fmt.Sprintf("%s has an MTU of %d, and no SA of an xfrm interface lets more than %d octets through: each sender has to be told so, and stalls where ICMP is filtered.",
-				l.Name, l.MTU, inner),
-			Evidence: []Evidence{
-				{"host.links.mtu", int64(l.MTU), "octets", l.Name, ""},
-				{"pmtu.paths.inner_mtu", int64(inner), "octets", "computed from the SAs", "the largest of them"},
-			},
-			Remedy: []Remedy{
-				{For: forHost, Text: "Set the interface to what fits, and let TCP know from the start.", Commands: []string{
-					fmt.Sprintf("ip link set %s mtu %d", l.Name, inner),
-					fmt.Sprintf("nft add rule inet <table> forward oifname %q tcp flags syn tcp option maxseg size set rt mtu", l.Name)}},
-				{For: forStrongSwan, Text: "The interface is set up outside of it: in the script or unit that adds it."},
-			},
-		})
-	}
-	return out
-}
-
-func outboundOf(r *ledger.Report, p *ledger.PMTUPath) *ledger.SA {
-	for i := range r.SAs {
-		sa := &r.SAs[i]
-		if sa.Direction == ledger.Out && sa.SPI == p.SPI && sa.Dst == p.Dst && sa.State == ledger.Alive {
-			return sa
-		}
-	}
-	return nil
-}
-
 // Limits beyond which buffers are judged. A window of 512 KiB carries 84 Mbit/s over 50 ms; 256 MiB
 // per socket is what a few hundred connections of one client can pin. The kernel's defaults lie far
 // inside.

@@ -55,15 +55,25 @@ func badConfiguration(tun *tunnel.Tunnel) error {
 func TestConfiguration(t *testing.T) {
 	tunnel.Need(t)
 	b := openPrepared(t, tunnel.Options{}, badConfiguration, nil)
+	// The first rule sets a segment size that no SA lets through; the second follows the route.
+	b.run("nft", `table inet mangle {
+	chain clamp {
+		type filter hook forward priority mangle
+		tcp flags syn tcp option maxseg size set 1460
+		oifname "ppp0" tcp flags syn tcp option maxseg size set rt mtu
+	}
+}`, "-f", "-")
 	b.send(b.tunnel.AtoB[0], 20)
 	o := b.finish()
 	b.checkOne(o, b.tunnel.AtoB[0], map[string]int64{})
 	o.checkFindings(t,
 		"config-weak-algorithm "+name(0x5001), "config-weak-algorithm "+name(0x5001), "config-weak-algorithm "+name(0x5002),
 		"config-shadowed-policy", "config-redundant-policy", "config-missing-forward-policy",
-		"config-mtu-mss", "config-equal-lifetimes", "config-pmtu-discovery-off", "config-socket-buffers")
+		"config-mtu-mss", "config-mtu-mss", "config-equal-lifetimes", "config-pmtu-discovery-off", "config-socket-buffers")
 	o.checkSays(t, "config-weak-algorithm", "cbc(des3_ede)")
 	o.checkSays(t, "config-weak-algorithm", "no integrity protection")
+	o.checkSays(t, "config-mtu-mss", "xf0 has an MTU of 1500")
+	o.checkSays(t, "config-mtu-mss", "segments of 1460 octets")
 	o.checkSays(t, "config-equal-lifetimes", "12 inbound SAs")
 	o.checkSays(t, "config-socket-buffers", "tcp_rmem has 131072")
 }

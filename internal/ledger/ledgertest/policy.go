@@ -61,6 +61,7 @@ func (w *World) Deny(n uint64, sa *SA, r ledger.Refusal) {
 // policies are the SPD's share of a snapshot.
 func (w *World) policies(s *ledger.Snapshot) {
 	if !w.BlindSAD {
+		s.Clamps = w.Clamps
 		s.Policies, s.PolicyDefault = append([]ledger.Policy{}, w.Policies...), w.PolicyDefault
 	}
 	if !w.BlindStack {

@@ -43,6 +43,7 @@ type World struct {
 
 	Policies      []ledger.Policy
 	PolicyDefault *ledger.PolicyDefault
+	Clamps        []ledger.MSSClamp
 
 	now      time.Time
 	sas      []*SA

@@ -69,6 +69,10 @@ var configScenarios = []Scenario{
 	{Name: "an xfrm interface wider than its SA", Prepare: behindInterface(1500),
 		Want: []verdict.ID{verdict.ConfigMTU}, Says: []string{"eth1 has an MTU of 1500", "more than 1446 octets"}, Grade: verdict.Info, Sure: 0.6},
 	{Name: "an xfrm interface as wide as its SA", Prepare: behindInterface(1446)},
+	{Name: "a segment size that no SA lets through", Prepare: clamped(1460),
+		Want: []verdict.ID{verdict.ConfigMTU}, Says: []string{"inet mangle fwd handle 4", "segments of 1460 octets", "more than 1406"}, Grade: verdict.Info, Sure: 0.6},
+	{Name: "a segment size that fits", Prepare: clamped(1360)},
+	{Name: "a segment size that follows the route", Prepare: clamped(0)},
 }
 
 func algorithms(names ...string) func(*ledgertest.World) func() {
@@ -136,6 +140,19 @@ func behindInterface(mtu int) func(*ledgertest.World) func() {
 		w.Link(ledgertest.Other).Kind, w.Link(ledgertest.Other).MTU = "xfrm", mtu
 		w.Outbound(0xc0ffee02).Entry.IfID = 42
 		w.WatchPMTU()
+		return func() {}
+	}
+}
+
+// clamped is an SA over a link of 1500 octets, with a rule that sets TCP's segment size.
+func clamped(size int) func(*ledgertest.World) func() {
+	return func(w *ledgertest.World) func() {
+		w.Furnish()
+		w.Outbound(0xc0ffee02)
+		w.WatchPMTU()
+		w.Clamps = []ledger.MSSClamp{{
+			FirewallID: ledger.FirewallID{Family: "inet", Table: "mangle", Chain: "fwd", Handle: 4}, Hooks: []string{"forward"}, Size: size,
+		}}
 		return func() {}
 	}
 }
