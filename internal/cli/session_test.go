@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	"xfrmscope/internal/ledger"
@@ -20,8 +21,11 @@ func TestUnreadablePolicies(t *testing.T) {
 	}
 	defer ns.Close()
 	client, err := xfrm.Open(ns.FD())
-	if err != nil {
+	if err != nil && os.Getenv("CI") != "true" {
 		t.Skipf("no IPsec over netlink here: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	defer client.Close()
 	d := &saDatabase{client: client}
