@@ -31,6 +31,7 @@ var compareAddr = cmp.Options{
 		name := p.Last().String()
 		return name == ".NsPerRun" || name == ".CPUPercent"
 	}, cmp.Ignore()),
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 }
 
 // esp is a frame with one ESP packet of the given payload length.
