@@ -180,7 +180,7 @@ func TestReceiveWindow(t *testing.T) {
 	sender, reader = o.flow(t, slow)
 	lost := int64(b.path.Truth(inject.AtoB, lossy).Lost())
 	diff(t, "bytes read by the reader", int64(bulk), slow.Received())
-	// A segment whose repeat is lost too, or overtaken, opens its gap twice.
+	// One run under load counted 14 gaps for 13 lost packets; the cause was not found.
 	if sender.Gaps == 0 || sender.Gaps > lost+lost/4 || sender.Retransmissions < sender.Gaps || sender.Retransmissions > 2*lost || reader.Zero.Episodes != 0 {
 		t.Errorf("lost %d; %d gaps, %d repeated, window zero %d times", lost, sender.Gaps, sender.Retransmissions, reader.Zero.Episodes)
 	}
