@@ -111,6 +111,7 @@ func (l *Ledger) natReport(sas []SA) *NAT {
 			p.LastIn, p.LastOut = l.when(r.LastIn), l.when(r.LastOut)
 			p.QuietS, p.OutSinceIn = tenths(r.Quiet), int64(r.OutSinceIn)
 			if r.OutSinceIn > 0 {
+				p.OutSinceQuiet = int64(r.OutSinceQuiet)
 				p.OneWaySince, p.QuietBeforeS = l.when(r.OneWaySince), tenths(r.QuietBefore)
 			}
 		}

@@ -42,8 +42,9 @@ type PeerReading struct {
 	LastIn, LastOut time.Duration // 0: never
 	Quiet           time.Duration // the longest time without any sign of life of either end
 	OutSinceIn      uint64        // packets sent since the last sign of life from there
-	OneWaySince     time.Duration // when the first of these was sent
-	QuietBefore     time.Duration // how long nothing had passed in either direction before
+	OutSinceQuiet   uint64        // part of these: sent since the longest silence among them ended
+	OneWaySince     time.Duration // when that was
+	QuietBefore     time.Duration // how long it was: nothing had passed in either direction
 }
 
 // NAT is what happened between gateways that speak ESP in UDP.
@@ -63,11 +64,12 @@ type NATPeer struct {
 	OutPackets    int64      `json:"out_packets"`
 	LastIn        *time.Time `json:"last_in,omitempty"`
 	LastOut       *time.Time `json:"last_out,omitempty"`
-	QuietS        float64    `json:"quiet_s"`      // the longest time in which nothing passed at all
-	OutSinceIn    int64      `json:"out_since_in"` // packets sent since the peer's last sign of life
-	OneWaySince   *time.Time `json:"one_way_since,omitempty"`
-	QuietBeforeS  float64    `json:"quiet_before_s"` // how long nothing had passed before these
-	Moves         int64      `json:"moves"`          // changes of address, port or encapsulation, all SAs together
+	QuietS        float64    `json:"quiet_s"`                 // the longest time in which nothing passed at all
+	OutSinceIn    int64      `json:"out_since_in"`            // packets sent since the peer's last sign of life
+	OutSinceQuiet int64      `json:"out_since_quiet"`         // part of these: sent since the longest silence among them ended
+	OneWaySince   *time.Time `json:"one_way_since,omitempty"` // when that was
+	QuietBeforeS  float64    `json:"quiet_before_s"`          // how long it was: nothing passed in either direction
+	Moves         int64      `json:"moves"`                   // changes of address, port or encapsulation, all SAs together
 	KeepalivesIn  *Beat      `json:"keepalives_in,omitempty"`
 	KeepalivesOut *Beat      `json:"keepalives_out,omitempty"`
 }

@@ -25,7 +25,8 @@ type peerTrack struct {
 	alive           time.Time // last sign of life of either end
 	quiet           time.Duration
 	sinceIn         uint64
-	oneWay          time.Time
+	sinceQuiet      uint64    // part of sinceIn, from oneWay on
+	oneWay          time.Time // end of the longest silence that the peer has not answered since
 	quietBefore     time.Duration
 
 	newIn, newOut  uint64 // of the sample at hand
@@ -97,10 +98,13 @@ func (p *peerTrack) settle(now time.Time) {
 	if p.newIn > 0 || p.beatIn {
 		p.sinceIn = 0
 	} else if p.newOut > 0 {
-		if p.sinceIn == 0 {
-			p.oneWay, p.quietBefore = now, silence
+		// What this host said last before it fell silent was no question yet: the binding may have been
+		// lost later. The longest silence counts.
+		if p.sinceIn == 0 || silence > p.quietBefore {
+			p.oneWay, p.quietBefore, p.sinceQuiet = now, silence, 0
 		}
 		p.sinceIn += p.newOut
+		p.sinceQuiet += p.newOut
 	}
 	if p.newIn > 0 {
 		p.lastIn = now
@@ -167,7 +171,8 @@ func (r *Reader) readNAT(snap *ledger.Snapshot) {
 		}
 		snap.NAT.Peers = append(snap.NAT.Peers, ledger.PeerReading{
 			Local: k.local, Remote: k.remote, In: p.in, Out: p.out, LastIn: mono(p.lastIn), LastOut: mono(p.lastOut),
-			Quiet: quiet, OutSinceIn: p.sinceIn, OneWaySince: mono(p.oneWay), QuietBefore: p.quietBefore,
+			Quiet: quiet, OutSinceIn: p.sinceIn,
+			OutSinceQuiet: p.sinceQuiet, OneWaySince: mono(p.oneWay), QuietBefore: p.quietBefore,
 		})
 	}
 }

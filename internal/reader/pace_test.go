@@ -53,7 +53,8 @@ func TestPeerTrack(t *testing.T) {
 	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
 	type seen struct {
 		Quiet, QuietBefore, OneWay int // seconds
-		SinceIn, In, Out           uint64
+		SinceIn, SinceQuiet        uint64
+		In, Out                    uint64
 	}
 	var p peerTrack
 	for _, step := range []struct {
@@ -63,16 +64,17 @@ func TestPeerTrack(t *testing.T) {
 		want    seen
 	}{
 		{0, 10, 5, false, seen{In: 10, Out: 5}},
-		{1, 0, 5, false, seen{Quiet: 1, QuietBefore: 1, OneWay: 1, SinceIn: 5, In: 10, Out: 10}},
-		{2, 3, 5, false, seen{Quiet: 1, QuietBefore: 1, OneWay: 1, SinceIn: 0, In: 13, Out: 15}},
-		{42, 0, 7, false, seen{Quiet: 40, QuietBefore: 40, OneWay: 42, SinceIn: 7, In: 13, Out: 22}},
-		{50, 0, 7, false, seen{Quiet: 40, QuietBefore: 40, OneWay: 42, SinceIn: 14, In: 13, Out: 29}},
-		{51, 0, 0, true, seen{Quiet: 40, QuietBefore: 40, OneWay: 42, SinceIn: 0, In: 13, Out: 29}},
-		{60, 0, 1, false, seen{Quiet: 40, QuietBefore: 9, OneWay: 60, SinceIn: 1, In: 13, Out: 30}},
+		{1, 0, 5, false, seen{Quiet: 1, QuietBefore: 1, OneWay: 1, SinceIn: 5, SinceQuiet: 5, In: 10, Out: 10}},
+		{2, 3, 5, false, seen{Quiet: 1, QuietBefore: 1, OneWay: 1, SinceIn: 0, SinceQuiet: 5, In: 13, Out: 15}},
+		{3, 0, 1, false, seen{Quiet: 1, QuietBefore: 1, OneWay: 3, SinceIn: 1, SinceQuiet: 1, In: 13, Out: 16}},
+		{43, 0, 7, false, seen{Quiet: 40, QuietBefore: 40, OneWay: 43, SinceIn: 8, SinceQuiet: 7, In: 13, Out: 23}},
+		{50, 0, 7, false, seen{Quiet: 40, QuietBefore: 40, OneWay: 43, SinceIn: 15, SinceQuiet: 14, In: 13, Out: 30}},
+		{51, 0, 0, true, seen{Quiet: 40, QuietBefore: 40, OneWay: 43, SinceIn: 0, SinceQuiet: 14, In: 13, Out: 30}},
+		{60, 0, 1, false, seen{Quiet: 40, QuietBefore: 9, OneWay: 60, SinceIn: 1, SinceQuiet: 1, In: 13, Out: 31}},
 	} {
 		p.newIn, p.newOut, p.beatIn = step.in, step.out, step.beat
 		p.settle(at(step.at))
-		got := seen{Quiet: int(p.quiet.Seconds()), QuietBefore: int(p.quietBefore.Seconds()), SinceIn: p.sinceIn, In: p.in, Out: p.out}
+		got := seen{Quiet: int(p.quiet.Seconds()), QuietBefore: int(p.quietBefore.Seconds()), SinceIn: p.sinceIn, SinceQuiet: p.sinceQuiet, In: p.in, Out: p.out}
 		if !p.oneWay.IsZero() {
 			got.OneWay = int(p.oneWay.Sub(start).Seconds())
 		}

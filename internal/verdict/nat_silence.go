@@ -42,7 +42,7 @@ func natBindingLost(r *ledger.Report) []Finding {
 	var out []Finding
 	for i := range r.NAT.Peers {
 		p := &r.NAT.Peers[i]
-		if !p.Translated || p.OutSinceIn < natUnanswered || p.QuietBeforeS < natPatience || p.OneWaySince == nil ||
+		if !p.Translated || p.OutSinceQuiet < natUnanswered || p.QuietBeforeS < natPatience || p.OneWaySince == nil ||
 			p.LastOut == nil || p.LastOut.Sub(*p.OneWaySince) < natWaited || p.InPackets == 0 {
 			continue
 		}
@@ -57,10 +57,10 @@ func natBindingLost(r *ledger.Report) []Finding {
 			Confidence: sure(base, blurred(r), received > 0 && unanswered == 0),
 			Subject:    aboutPeer(p.Local, p.Remote),
 			Summary: fmt.Sprintf("Peer %s behind NAT (port %d): nothing passed for %.0f seconds; since%s this host sent %s there and heard nothing back. The NAT has probably forgotten the peer.",
-				p.Remote, p.OutPort, p.QuietBeforeS, atTime(p.OneWaySince), packets(p.OutSinceIn)),
+				p.Remote, p.OutPort, p.QuietBeforeS, atTime(p.OneWaySince), packets(p.OutSinceQuiet)),
 			Evidence: []Evidence{
 				{"nat.quiet_before_s", int64(p.QuietBeforeS), "s", "wire", "neither ESP nor keepalives"},
-				{"nat.out_since_in", p.OutSinceIn, "packets", "wire", "since the peer's last sign of life"},
+				{"nat.out_since_quiet", p.OutSinceQuiet, "packets", "wire", "since then, without a sign of life from the peer"},
 				{"nat.in_packets", p.InPackets, "packets", "wire", "before"},
 			},
 			Remedy: mappingRemedies(),

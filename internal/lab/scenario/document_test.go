@@ -48,6 +48,7 @@ type natPeer struct {
 	InPackets    int64  `json:"in_packets"`
 	OutPackets   int64  `json:"out_packets"`
 	OutSinceIn   int64  `json:"out_since_in"`
+	SinceQuiet   int64  `json:"out_since_quiet"`
 	Moves        int64  `json:"moves"`
 	KeepalivesIn *struct {
 		Count int64 `json:"count"`

@@ -60,7 +60,8 @@ func silence(w *ledgertest.World, quiet time.Duration, unanswered uint64) {
 	if unanswered > 0 {
 		p.QuietBefore, p.OneWaySince = quiet, w.Mono()
 		w.Tick(10 * time.Second)
-		p.OutSinceIn, p.Out, p.LastOut = unanswered, p.Out+unanswered, w.Mono()
+		p.OutSinceIn, p.OutSinceQuiet = unanswered+3, unanswered // a few went out before the silence
+		p.Out, p.LastOut = p.Out+unanswered, w.Mono()
 	}
 }
 
