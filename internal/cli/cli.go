@@ -89,7 +89,12 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 cannot observe.`,
 	}
 	root.SetVersionTemplate("xfrmscope {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newDiagnose(), newRead(), newTrace(), newDoctor())
+	root.AddCommand(
+		newDiagnose(),
+		newRead(),
+		newTrace(),
+		newDoctor(),
+	)
 	return root
 }
 

@@ -57,7 +57,7 @@ func diagnose(ctx context.Context, o *liveOptions, d time.Duration, progress io.
 		return doc, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := s.followIKE(); err != nil {
+	if err := s.listen(nil); err != nil {
 		return doc, err
 	}
 	if err := s.observe(ctx); err != nil {
@@ -71,7 +71,7 @@ func diagnose(ctx context.Context, o *liveOptions, d time.Duration, progress io.
 		return doc, err
 	}
 	// The context may have ended the watching; the report is still owed.
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	last, cancel := lastWord(ctx)
 	defer cancel()
 	if err := s.observe(last); err != nil {
 		return doc, err

@@ -32,24 +32,29 @@ func ikeMessage(e reader.Event) (m ike.Message, ok bool) {
 // listener reads the ring on behalf of a session and follows IKE by what it reads.
 type listener struct {
 	events  *reader.Events
-	tracker *ike.Tracker
+	tracker *ike.Tracker       // nil: no program sends IKE headers
+	hear    func(reader.Event) // nil: nobody else wants them
 	stop    context.CancelFunc // nil: not listening by itself
 	ended   chan error
 }
 
-// hear takes one event.
-func (l *listener) hear(e reader.Event) {
-	if m, ok := ikeMessage(e); ok {
+// take hands one event on.
+func (l *listener) take(e reader.Event) error {
+	if m, ok := ikeMessage(e); ok && l.tracker != nil {
 		l.tracker.Observe(m)
 	}
+	if l.hear != nil {
+		l.hear(e)
+	}
+	return nil
 }
 
-// start reads the ring until Close, for a command that wants no events of its own.
+// start reads the ring until Close.
 func (l *listener) start() {
 	ctx, stop := context.WithCancel(context.Background())
 	l.stop, l.ended = stop, make(chan error, 1)
 	go func() {
-		l.ended <- l.events.Run(ctx, nil, func(e reader.Event) error { l.hear(e); return nil })
+		l.ended <- l.events.Run(ctx, nil, l.take)
 	}()
 }
 
@@ -68,7 +73,9 @@ func (l *listener) report(ctx context.Context, snap *ledger.Snapshot) error {
 		case <-time.After(2 * time.Millisecond):
 		}
 	}
-	snap.IKE = l.tracker.Report(snap.At)
+	if l.tracker != nil {
+		snap.IKE = l.tracker.Report(snap.At)
+	}
 	return nil
 }
 

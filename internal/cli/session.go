@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/host"
@@ -20,7 +21,6 @@ import (
 	"xfrmscope/internal/probe"
 	"xfrmscope/internal/reader"
 	"xfrmscope/internal/vici"
-	"xfrmscope/internal/xfrm"
 )
 
 // session is one observation of a live kernel: what is attached, what reads it, and the ledger that
@@ -33,9 +33,10 @@ type session struct {
 	host    *host.Source
 	reader  *reader.Reader
 	ledger  *ledger.Ledger
-	sad     []ledger.SADEntry // as of the last snapshot
-	ike     *listener         // nil: IKE is not followed
-	names   *vici.Names       // nil: nobody is asked
+	sad     []ledger.SADEntry           // as of the last snapshot
+	ike     *listener                   // nil: the ring is not read
+	keep    func(ledger.Snapshot) error // gets each snapshot before the ledger does; nil: nobody wants it
+	names   *vici.Names                 // nil: nobody is asked
 	hooks   []ledger.Hook
 	closing []func() error
 }
@@ -153,33 +154,100 @@ func (s *session) observe(ctx context.Context) error {
 		}
 	}
 	s.sad = snap.SAD
-	s.ledger.SetHooks(slices.Concat(s.hooks, s.sadb.hooks()))
+	s.ledger.SetHooks(s.allHooks())
+	if s.keep != nil {
+		if err := s.keep(snap); err != nil {
+			return err
+		}
+	}
 	s.ledger.Observe(snap)
 	return nil
 }
 
+// allHooks tells where the session looks and where it cannot.
+func (s *session) allHooks() []ledger.Hook { return slices.Concat(s.hooks, s.sadb.hooks()) }
+
 // watch keeps the reader's view of pending numbers fresh until d has passed (0: without end) or the
 // context ends.
 func (s *session) watch(ctx context.Context, d time.Duration) error {
-	if d > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
-	}
+	ctx, cancel := limited(ctx, d)
+	defer cancel()
 	return s.reader.Run(ctx)
 }
 
-// followIKE begins to listen to the ring for IKE headers. Without wire programs there are none.
-func (s *session) followIKE() error {
+// each watches like watch, and hands fn the ledger's report now, after every interval and at the end, which
+// comes even where the context has ended.
+func (s *session) each(ctx context.Context, d, interval time.Duration, fn func(ledger.Report) error) error {
+	if err := s.observe(ctx); err != nil {
+		return err
+	}
+	if err := fn(s.ledger.Report()); err != nil {
+		return err
+	}
+	run, cancel := limited(ctx, d)
+	defer cancel()
+	g, run := errgroup.WithContext(run)
+	g.Go(func() error { return s.reader.Run(run) })
+	g.Go(func() error {
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-run.Done():
+				return nil
+			case <-tick.C:
+			}
+			switch err := s.observe(run); {
+			case run.Err() != nil:
+				return nil
+			case err != nil:
+				return err
+			}
+			if err := fn(s.ledger.Report()); err != nil {
+				return err
+			}
+		}
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	last, stop := lastWord(ctx)
+	defer stop()
+	if err := s.observe(last); err != nil {
+		return err
+	}
+	return fn(s.ledger.Report())
+}
+
+// limited ends a context after d; 0 does not.
+func limited(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if d > 0 {
+		return context.WithTimeout(ctx, d)
+	}
+	return context.WithCancel(ctx)
+}
+
+// lastWord is a context for what is still owed once the given one has ended.
+func lastWord(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+}
+
+// listen begins to read the ring until Close. IKE headers go to the tracker of exchanges, and every event
+// to hear, in order and from one goroutine; nil: nobody wants them. Where no program sends events there
+// are none, which the hooks tell.
+func (s *session) listen(hear func(reader.Event)) error {
 	source, err := s.set.Source()
-	if err != nil || source.Wire == nil || source.Events == nil {
+	if err != nil || source.Events == nil {
 		return err
 	}
 	events, err := s.events()
 	if err != nil {
 		return err
 	}
-	s.ike = &listener{events: events, tracker: ike.NewTracker()}
+	s.ike = &listener{events: events, hear: hear}
+	if source.Wire != nil {
+		s.ike.tracker = ike.NewTracker()
+	}
 	s.closing = append(s.closing, s.ike.Close)
 	s.ike.start()
 	return nil
@@ -259,104 +327,4 @@ func hostname() string {
 		return ""
 	}
 	return unix.ByteSliceToString(u.Nodename[:])
-}
-
-// saDatabase reads the kernel's own account of the SAs. A kernel without it can still be watched on
-// the wire; then it says so.
-type saDatabase struct {
-	client  *xfrm.Client
-	tracker *xfrm.Tracker
-	sas     []ledger.SADEntry // when it was opened
-	missing error
-	unread  error // why the policies could not be read last time
-}
-
-func openSADatabase(ctx context.Context, ns *netns.Handle) (*saDatabase, error) {
-	d := &saDatabase{}
-	client, err := xfrm.Open(ns.FD())
-	switch {
-	case errors.Is(err, xfrm.ErrDebugged):
-		return nil, err
-	case err != nil:
-		d.missing = err
-		return d, nil
-	}
-	d.client = client
-	if d.tracker, err = xfrm.OpenTracker(ctx, client); err != nil {
-		d.missing = err
-		return d, nil
-	}
-	if d.sas, _, err = d.tracker.Snapshot(ctx); err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	return d, nil
-}
-
-// dump reads the SAs and the counters for one snapshot.
-func (d *saDatabase) dump(ctx context.Context) (out reader.Dump, err error) {
-	if d.missing == nil {
-		if out.SAD, out.Ended, err = d.tracker.Snapshot(ctx); err != nil {
-			return out, err
-		}
-		if out.SAD == nil {
-			out.SAD = []ledger.SADEntry{}
-		}
-	}
-	if d.client != nil {
-		// A kernel without CONFIG_XFRM_STATISTICS has no such file; the ledger then says that
-		// there was nothing to reconcile with.
-		if stat, err := d.client.XfrmStat(); err == nil {
-			out.XfrmStat = stat
-		}
-	}
-	return out, nil
-}
-
-// policies reads the SPD into a snapshot. One that cannot be read costs the names of policies, not the
-// report: hooks says so.
-func (d *saDatabase) policies(ctx context.Context, snap *ledger.Snapshot) error {
-	if d.missing != nil {
-		return nil
-	}
-	if snap.Policies, d.unread = d.client.DumpPolicies(ctx); d.unread == nil {
-		snap.PolicyDefault, d.unread = d.client.DefaultPolicy(ctx)
-	}
-	return nil
-}
-
-// mappings fills in which peers behind NAT the kernel said to have moved.
-func (d *saDatabase) mappings(_ context.Context, snap *ledger.Snapshot) error {
-	if d.missing != nil {
-		return nil
-	}
-	if snap.NAT == nil {
-		snap.NAT = &ledger.NATReading{}
-	}
-	snap.NAT.Mappings = d.tracker.Mappings()
-	return nil
-}
-
-func (d *saDatabase) hooks() []ledger.Hook {
-	h := ledger.Hook{Name: "SA database over netlink", Attached: d.missing == nil, Why: "netlink"}
-	if d.missing != nil {
-		h.Why = d.missing.Error()
-		h.Costs = "SAs are known from the wire only: nothing is said of what xfrm decapsulated"
-	}
-	if d.unread == nil {
-		return []ledger.Hook{h}
-	}
-	return []ledger.Hook{h, {Name: "policies over netlink", Why: d.unread.Error(),
-		Costs: "which policy refused a packet is not told, and policies are not reviewed"}}
-}
-
-// Close ends the subscription and the sockets.
-func (d *saDatabase) Close() error {
-	var errs []error
-	if d.tracker != nil {
-		errs = append(errs, d.tracker.Close())
-	}
-	if d.client != nil {
-		errs = append(errs, d.client.Close())
-	}
-	return errors.Join(errs...)
 }

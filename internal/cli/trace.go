@@ -84,16 +84,13 @@ func trace(ctx context.Context, o *liveOptions, d time.Duration, progress io.Wri
 	if err := o.ready(); err != nil {
 		return err
 	}
-	if d > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
-	}
+	ctx, end := limited(ctx, d)
+	defer end()
 	n := 0
 	if err := events.Run(ctx, s.set.Detach, func(e reader.Event) error { n++; return fn(e) }); err != nil {
 		return err
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	last, cancel := lastWord(ctx)
 	defer cancel()
 	if err := s.observe(last); err != nil {
 		return err
