@@ -3,13 +3,6 @@
 package scenario
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -48,6 +41,14 @@ func open(t *testing.T, o tunnel.Options, rules []inject.Rule, flags ...string) 
 // openPrepared is open with something done to the tunnel before xfrmscope looks at it.
 func openPrepared(t *testing.T, o tunnel.Options, prepare func(*tunnel.Tunnel) error, rules []inject.Rule, flags ...string) *bench {
 	t.Helper()
+	b := raise(t, o, prepare, rules)
+	b.tool = startTool(t, b.tunnel.B, flags...)
+	return b
+}
+
+// raise builds the tunnel, its faults and its flows, and starts no xfrmscope.
+func raise(t *testing.T, o tunnel.Options, prepare func(*tunnel.Tunnel) error, rules []inject.Rule) *bench {
+	t.Helper()
 	b := &bench{t: t, flows: map[uint32]*traffic.Flow{}}
 	var err error
 	if b.tunnel, err = tunnel.Build(o); err != nil {
@@ -74,7 +75,6 @@ func openPrepared(t *testing.T, o tunnel.Options, prepare func(*tunnel.Tunnel) e
 	if b.before, err = b.tunnel.B.XfrmStat(); err != nil {
 		t.Fatal(err)
 	}
-	b.tool = startTool(t, b.tunnel.B, flags...)
 	return b
 }
 
@@ -165,106 +165,4 @@ func (b *bench) moved() map[string]int64 {
 		}
 	}
 	return moved
-}
-
-// tool is a running xfrmscope.
-type tool struct {
-	cmd            *exec.Cmd
-	stdout, stderr bytes.Buffer
-	done           chan struct{}
-	hidden         bool // packets pass where no hook can see them, on purpose
-}
-
-// startTool starts `xfrmscope diagnose` and waits until it says that it is ready.
-func startTool(t *testing.T, g *tunnel.Gateway, flags ...string) *tool {
-	t.Helper()
-	ready := filepath.Join(t.TempDir(), "ready")
-	args := append([]string{"diagnose", "--json", "--netns", g.Name, "--interface", tunnel.WAN,
-		"--ready-file", ready, "--for", "10m"}, flags...)
-	x := &tool{cmd: exec.Command(binary(t), args...), done: make(chan struct{})}
-	x.cmd.Stdout, x.cmd.Stderr = &x.stdout, &x.stderr
-	if err := x.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(x.done)
-		// The exit status is read from ProcessState: a finding is no failure of the command.
-		_ = x.cmd.Wait()
-	}()
-	t.Cleanup(x.kill)
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		if _, err := os.Stat(ready); err == nil {
-			return x
-		}
-		select {
-		case <-x.done:
-			t.Fatalf("xfrmscope ended before it was ready: %v\n%s", x.cmd.ProcessState, x.stderr.Bytes())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-	x.kill()
-	t.Fatalf("xfrmscope was not ready within %s\n%s", patience, x.stderr.Bytes())
-	return nil
-}
-
-// kill ends a tool that finish has not ended.
-func (x *tool) kill() {
-	select {
-	case <-x.done:
-	default:
-		if err := x.cmd.Process.Kill(); err == nil || errors.Is(err, os.ErrProcessDone) {
-			<-x.done
-		}
-	}
-}
-
-// finish asks for the report with SIGINT, as a user does, and reads it.
-func (x *tool) finish(t *testing.T) (document, int) {
-	t.Helper()
-	if err := x.cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatalf("interrupt xfrmscope: %v\n%s", err, x.stderr.Bytes())
-	}
-	select {
-	case <-x.done:
-	case <-time.After(patience):
-		t.Fatalf("xfrmscope did not end within %s of SIGINT", patience)
-	}
-	exit := x.cmd.ProcessState.ExitCode()
-	if exit != 0 && exit != 1 {
-		t.Fatalf("xfrmscope: %v\n%s", x.cmd.ProcessState, x.stderr.Bytes())
-	}
-	var d document
-	if err := json.Unmarshal(x.stdout.Bytes(), &d); err != nil {
-		t.Fatalf("read report: %v\n%s\n%s", err, x.stdout.Bytes(), x.stderr.Bytes())
-	}
-	// Whatever a scenario is about: every packet has to be in a bin.
-	for _, s := range d.SAs {
-		if u := s.Ledger.Unattributed; u != nil && *u != 0 && !x.hidden {
-			t.Errorf("%d packets of SA %s %s are unattributed", *u, s.SPI, s.Direction)
-		}
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("report:\n%s\n%s", x.stdout.Bytes(), x.stderr.Bytes())
-		}
-	})
-	return d, exit
-}
-
-// binary finds the program under test: where the environment says, beside the test binary, or where
-// `make build` puts it.
-func binary(t *testing.T) string {
-	t.Helper()
-	candidates := []string{os.Getenv("XFRMSCOPE_BIN")}
-	if self, err := os.Executable(); err == nil {
-		candidates = append(candidates, filepath.Join(filepath.Dir(self), "xfrmscope"))
-	}
-	candidates = append(candidates, filepath.Join("..", "..", "..", "bin", "xfrmscope"))
-	for _, path := range candidates {
-		if info, err := os.Stat(path); path != "" && err == nil && info.Mode().IsRegular() {
-			return path
-		}
-	}
-	t.Fatal(fmt.Errorf("no xfrmscope binary in %q: run make build or set XFRMSCOPE_BIN", candidates))
-	return ""
 }
