@@ -95,10 +95,19 @@ func (l *Ledger) rows() []row {
 	}
 	out := make([]row, 0, len(joined))
 	for _, r := range joined {
-		out = append(out, *r)
+		if !r.stale(l) {
+			out = append(out, *r)
+		}
 	}
 	slices.SortFunc(out, func(a, b row) int { return compareKeys(a.key, b.key) })
 	return out
+}
+
+// stale says whether a row is nothing but what the wire programs still remember of an SA that was over
+// before the run began.
+func (r *row) stale(l *Ledger) bool {
+	return r.sad == nil && r.stack == nil && r.unknown == 0 && l.sadSeen && l.source.Kind != KindCapture &&
+		r.wire != nil && r.wire.total()[wirePackets] == 0
 }
 
 // sadRow places an SA of the database. One whose direction the database cannot tell (neither

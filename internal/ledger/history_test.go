@@ -30,11 +30,12 @@ func TestRandomHistories(t *testing.T) {
 
 // history is one random life and the truth about it.
 type history struct {
-	rnd    *rand.Rand
-	world  *ledgertest.World
-	ledger *ledger.Ledger
-	in     []*life
-	out    []*life
+	rnd     *rand.Rand
+	world   *ledgertest.World
+	ledger  *ledger.Ledger
+	rolling *ledger.Rolling
+	in      []*life
+	out     []*life
 }
 
 // life is one SA's truth since the baseline.
@@ -53,6 +54,7 @@ type life struct {
 func newHistory(seed uint64) *history {
 	h := &history{rnd: rand.New(rand.NewPCG(seed, 4303)), world: ledgertest.New()}
 	h.ledger = ledger.New(ledger.Source{Kind: ledger.KindLive})
+	h.rolling = ledger.NewRolling(ledger.Source{Kind: ledger.KindLive}, 2*time.Second)
 	for i := range 1 + h.rnd.IntN(3) {
 		window := []uint32{0, 32, 128, 4096}[h.rnd.IntN(4)]
 		h.in = append(h.in, &life{sa: h.world.Inbound(ledger.SPI(0x1000+i), window, window > 0 && h.rnd.IntN(2) == 0)})
@@ -75,15 +77,43 @@ func (h *history) live(t *testing.T) {
 	for _, l := range h.out {
 		l.unlocked, l.stopped = 0, 0
 	}
-	h.ledger.Observe(h.world.Snapshot())
+	h.observe()
 	h.check(t)
 	for range 1 + h.rnd.IntN(6) {
 		for range h.rnd.IntN(30) {
 			h.happen()
 		}
 		h.world.Tick(time.Second)
-		h.ledger.Observe(h.world.Snapshot())
+		h.observe()
 		h.check(t)
+	}
+	h.checkTotals(t)
+}
+
+func (h *history) observe() {
+	s := h.world.Snapshot()
+	h.ledger.Observe(s)
+	h.rolling.Observe(s)
+}
+
+// checkTotals holds the sums of a ledger that was begun anew every few snapshots against one that was not.
+func (h *history) checkTotals(t *testing.T) {
+	t.Helper()
+	want := ledger.NewTotals()
+	want.Add(h.ledger.Report())
+	got := h.rolling.Totals()
+	want.Start = got.Start
+	for _, sum := range []*ledger.Totals{want, &got} {
+		for _, u := range sum.Tunnels {
+			// How many of the packets that lag are covered for is judged anew for each stretch.
+			if b := u.In; b != nil {
+				*b.InFlight, *b.Unattributed = 0, *b.InFlight+*b.Unattributed
+			}
+			u.Rekeys = 0
+		}
+	}
+	if diff := cmp.Diff(want, &got, cmpopts.EquateComparable(netip.Addr{}), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("sums of the rolling ledger (-one ledger +rolling):\n%s", diff)
 	}
 }
 
