@@ -5,6 +5,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"time"
 
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/netns"
@@ -20,6 +21,11 @@ type saDatabase struct {
 	sas     []ledger.SADEntry // when it was opened
 	missing error
 	unread  error // why the policies could not be read last time
+
+	pace     time.Duration // between two readings of the policies; 0: for each snapshot
+	readAt   time.Time
+	spd      []ledger.Policy
+	fallback *ledger.PolicyDefault
 }
 
 func openSADatabase(ctx context.Context, ns *netns.Handle) (*saDatabase, error) {
@@ -69,9 +75,13 @@ func (d *saDatabase) policies(ctx context.Context, snap *ledger.Snapshot) error 
 	if d.missing != nil {
 		return nil
 	}
-	if snap.Policies, d.unread = d.client.DumpPolicies(ctx); d.unread == nil {
-		snap.PolicyDefault, d.unread = d.client.DefaultPolicy(ctx)
+	if d.readAt.IsZero() || time.Since(d.readAt) >= d.pace {
+		d.readAt = time.Now()
+		if d.spd, d.unread = d.client.DumpPolicies(ctx); d.unread == nil {
+			d.fallback, d.unread = d.client.DefaultPolicy(ctx)
+		}
 	}
+	snap.Policies, snap.PolicyDefault = d.spd, d.fallback
 	return nil
 }
 

@@ -16,7 +16,6 @@ import (
 	"xfrmscope/internal/host"
 	"xfrmscope/internal/ike"
 	"xfrmscope/internal/ledger"
-	"xfrmscope/internal/netfilter"
 	"xfrmscope/internal/netns"
 	"xfrmscope/internal/probe"
 	"xfrmscope/internal/reader"
@@ -26,13 +25,17 @@ import (
 // session is one observation of a live kernel: what is attached, what reads it, and the ledger that
 // its snapshots go to.
 type session struct {
+	source  ledger.Source
+	period  time.Duration // of rolling
 	kernel  *probe.Kernel
+	rules   ruleset
 	ns      *netns.Handle
 	sadb    *saDatabase
 	set     *probe.Set
 	host    *host.Source
 	reader  *reader.Reader
-	ledger  *ledger.Ledger
+	ledger  *ledger.Ledger              // nil: a run without end keeps no ledger of all of it
+	rolling *ledger.Rolling             // nil: the run has an end
 	sad     []ledger.SADEntry           // as of the last snapshot
 	ike     *listener                   // nil: the ring is not read
 	keep    func(ledger.Snapshot) error // gets each snapshot before the ledger does; nil: nobody wants it
@@ -83,9 +86,8 @@ func (s *session) open(ctx context.Context, name string, opts probe.Options) (er
 	if s.reader, err = reader.New(source, reader.Options{}); err != nil {
 		return err
 	}
-	s.ledger = ledger.New(ledger.Source{
-		Kind: ledger.KindLive, Name: hostname(), Kernel: kernelRelease(), Netns: name,
-	})
+	s.source = ledger.Source{Kind: ledger.KindLive, Name: hostname(), Kernel: kernelRelease(), Netns: name}
+	s.ledger = ledger.New(s.source)
 	s.hooks = s.set.Hooks()
 	return nil
 }
@@ -105,15 +107,6 @@ func (s *session) askNames(ctx context.Context, o *liveOptions) {
 		s.hooks = append(s.hooks, ledger.Hook{Name: "names by vici", Why: err.Error(),
 			Costs: "SAs go by SPI and reqid; which connection and child they are is not told"})
 	}
-}
-
-// firewall reads what nftables drops and clamps. It only helps to name a rule, so a ruleset that cannot be
-// read fails nothing: the report then says that it is not known.
-func (s *session) firewall(_ context.Context, snap *ledger.Snapshot) error {
-	if rules, err := netfilter.Read(s.ns.FD()); err == nil {
-		snap.Firewall, snap.Clamps = rules.Drops, rules.Clamps
-	}
-	return nil
 }
 
 // Close detaches and gives everything back, in the opposite order of opening.
@@ -154,15 +147,37 @@ func (s *session) observe(ctx context.Context) error {
 		}
 	}
 	s.sad = snap.SAD
-	s.ledger.SetHooks(s.allHooks())
 	if s.keep != nil {
 		if err := s.keep(snap); err != nil {
 			return err
 		}
 	}
-	s.ledger.Observe(snap)
+	if s.ledger != nil {
+		s.ledger.SetHooks(s.allHooks())
+		s.ledger.Observe(snap)
+	}
+	if s.rolling != nil {
+		s.rolling.SetHooks(s.allHooks())
+		if s.rolling.Observe(snap) {
+			return s.reader.Prune(s.period)
+		}
+	}
 	return nil
 }
+
+// roll makes the session fit for a run without end: what is wrong is judged by the last one or two periods
+// alone, what is over is let go of, and what seldom changes is read less often. It comes before the first
+// observe. The ledger of the whole run is kept only if wanted.
+func (s *session) roll(period time.Duration, whole bool) {
+	s.period, s.rolling = period, ledger.NewRolling(s.source, period)
+	s.sadb.pace, s.rules.pace = seldom, seldom
+	if !whole {
+		s.ledger = nil
+	}
+}
+
+// seldom is how often policies and firewall rules are read in a run without end.
+const seldom = 30 * time.Second
 
 // allHooks tells where the session looks and where it cannot.
 func (s *session) allHooks() []ledger.Hook { return slices.Concat(s.hooks, s.sadb.hooks()) }

@@ -10,9 +10,12 @@ import (
 
 // observeIKE keeps the newest account of IKE, which counts by itself, and gathers names: an SA that is
 // gone by the next look keeps the one it had.
-func (l *Ledger) observeIKE(s Snapshot) {
+func (l *Ledger) observeIKE(s Snapshot, baseline bool) {
 	if s.IKE != nil {
 		l.ike = s.IKE
+		if baseline {
+			l.ikeBefore = s.IKE
+		}
 	}
 	for _, n := range s.Names {
 		if n.IKE != 0 {
@@ -55,7 +58,7 @@ func (l *Ledger) ikeReport() *IKE {
 	if l.ike == nil {
 		return nil
 	}
-	r := *l.ike
+	r := l.ike.since(l.ikeBefore, l.first)
 	lost := l.lost.total()
 	r.Lost = lost["ike_suppressed"] + lost["ring_full"]
 	r.SAs = slices.Clone(r.SAs)

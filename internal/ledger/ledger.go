@@ -54,9 +54,10 @@ type Ledger struct {
 
 	pmtu pmtuState
 
-	ike      *IKE
-	names    map[SAKey]SAName
-	ikeNames map[IKESPI]string
+	ike       *IKE
+	ikeBefore *IKE // at the baseline
+	names     map[SAKey]SAName
+	ikeNames  map[IKESPI]string
 }
 
 // wireSA is one SA on the wire: the newest reading and the counters behind it.
@@ -119,7 +120,7 @@ func (l *Ledger) Observe(s Snapshot) {
 	}
 	l.residue.observe(s.Residue, baseline)
 	l.observePMTU(s, baseline)
-	l.observeIKE(s)
+	l.observeIKE(s, baseline)
 	l.observeFlows(s, baseline)
 	l.observeSelf(s.Self, baseline)
 	l.observeHost(s, baseline)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/bpfobj"
@@ -263,6 +264,41 @@ func TestReclaimIsBounded(t *testing.T) {
 	}
 	if snap.Self.Lost["slot"] != 0 {
 		t.Errorf("lost: %v", snap.Self.Lost)
+	}
+}
+
+// TestPrune lets go of SAs that are over, and of those alone.
+func TestPrune(t *testing.T) {
+	g := newRig(t, 8)
+	r := g.reader(Options{Idle: time.Minute, Grace: time.Second})
+	known := []ledger.SADEntry{{Key: in(3)}}
+	for spi := uint32(1); spi <= 4; spi++ {
+		g.send(spi, 1, 2, 3)
+	}
+	snapshot(t, r, known)
+	must(t, r.Reclaim(known)) // nothing is silent yet
+	g.now = g.now.Add(10 * time.Minute)
+	g.send(4, 4)
+	snapshot(t, r, known)
+	must(t, r.Prune(5*time.Minute))
+	if n := len(snapshot(t, r, known).Wire); n != 4 {
+		t.Errorf("%d SAs while the slots rest, want 4", n)
+	}
+	g.now = g.now.Add(2 * time.Second)
+	snapshot(t, r, known) // puts them back
+	var spis []ledger.SPI
+	for _, w := range snapshot(t, r, known).Wire {
+		spis = append(spis, w.Key.SPI)
+	}
+	if diff := cmp.Diff([]ledger.SPI{3, 4}, spis); diff != "" {
+		t.Errorf("SAs after pruning (-want +got):\n%s", diff)
+	}
+	g.send(1, 7)
+	if w := find(t, snapshot(t, r, known), 1); w.Packets != 1 || w.FirstSeq != 7 {
+		t.Errorf("an SA that came back: %+v", w)
+	}
+	if len(r.reap.folded) != 0 || len(r.reap.order) != 0 {
+		t.Errorf("%d SAs are still remembered", len(r.reap.folded))
 	}
 }
 

@@ -71,6 +71,7 @@ type Reader struct {
 	slots  []Slot // scratch
 	live   map[uint32]*slotRecord
 	reap   reaper
+	prune  pruner
 	peers  map[peerKey]*peerTrack
 	beats  []ledger.KeepaliveReading          // as of the last sample
 	beaten map[ledger.KeepaliveReading]uint64 // by binding, as of the sample before
@@ -91,6 +92,7 @@ type slotRecord struct {
 	packets  uint64
 	changed  time.Time // when packets last grew
 	retired  time.Time // when it left the table; zero: it is in it
+	over     bool      // what it counted need not be kept
 	before   uint64    // packets at the start of a snapshot
 	hasFirst bool
 }

@@ -113,6 +113,9 @@ func (r *Reader) finish(now time.Time) error {
 			continue
 		}
 		delete(r.live, index)
+		if rec.over && s.packets() == rec.packets {
+			continue // it was silent to the end
+		}
 		w := s.WireSA(count, 0)
 		w.CPUs, w.LastSeen = cpus, r.lastSeen(rec, s)
 		rec.pace.fill(&w)

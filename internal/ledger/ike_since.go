@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ledger
+
+import "time"
+
+// since leaves of an account of IKE what happened after an earlier one. Times to answer cannot be
+// subtracted: they stay those of the whole account.
+func (k IKE) since(before *IKE, start time.Time) IKE {
+	if before == nil {
+		return k
+	}
+	k.Messages -= before.Messages
+	k.Copies -= before.Copies
+	k.Forgotten -= before.Forgotten
+	k.Unlisted -= before.Unlisted
+	counted := map[Direction]int64{}
+	for dir, n := range k.Counted {
+		counted[dir] = n - before.Counted[dir]
+	}
+	k.Counted = counted
+
+	type ends struct{ local, remote string }
+	of := func(p *IKEPeer) ends { return ends{p.Local.Addr().String(), p.Remote.Addr().String()} }
+	peers := map[ends]*IKEPeer{}
+	for i := range before.Peers {
+		peers[of(&before.Peers[i])] = &before.Peers[i]
+	}
+	now := []IKEPeer{}
+	for _, p := range k.Peers {
+		if old := peers[of(&p)]; old != nil {
+			p = p.since(old)
+		}
+		if p.Sent+p.Received > 0 || len(p.Exchanges) > 0 {
+			now = append(now, p)
+		}
+	}
+	k.Peers = now
+
+	sas := map[IKESPI]IKESA{}
+	for _, sa := range before.SAs {
+		sas[sa.InitiatorSPI] = sa
+	}
+	young := []IKESA{}
+	for _, sa := range k.SAs {
+		old := sas[sa.InitiatorSPI]
+		sa.Exchanges -= old.Exchanges
+		sa.Repeats -= old.Repeats
+		sa.Unanswered -= old.Unanswered
+		if sa.Exchanges+sa.Repeats+sa.Unanswered > 0 || !sa.Last.Before(start) {
+			young = append(young, sa)
+		}
+	}
+	k.SAs = young
+
+	notable := []IKEExchange{}
+	for _, e := range k.Notable {
+		if !e.LastRequest.Before(start) {
+			notable = append(notable, e)
+		}
+	}
+	k.Notable = notable
+	return k
+}
+
+// since leaves of a peer what happened after an earlier account of it.
+func (p IKEPeer) since(old *IKEPeer) IKEPeer {
+	p.Sent -= old.Sent
+	p.Received -= old.Received
+	p.IKESAs -= old.IKESAs
+	if p.InitBurst == old.InitBurst {
+		p.InitBurst = 0
+	}
+	type kind struct {
+		exchange  string
+		version   int
+		requester End
+	}
+	of := func(e *IKEExchanges) kind { return kind{e.Exchange, e.Version, e.Requester} }
+	before := map[kind]*IKEExchanges{}
+	for i := range old.Exchanges {
+		before[of(&old.Exchanges[i])] = &old.Exchanges[i]
+	}
+	now := []IKEExchanges{}
+	for _, e := range p.Exchanges {
+		if b := before[of(&e)]; b != nil {
+			e.Count -= b.Count
+			e.Answered -= b.Answered
+			e.AnsweredUnseen -= b.AnsweredUnseen
+			e.Unanswered -= b.Unanswered
+			e.Retransmitted -= b.Retransmitted
+			e.Repeats -= b.Repeats
+			e.Reanswers -= b.Reanswers
+		}
+		if e.Count+e.Answered+e.AnsweredUnseen+e.Unanswered+e.Retransmitted+e.Repeats+e.Reanswers+e.Open > 0 {
+			now = append(now, e)
+		}
+	}
+	p.Exchanges = now
+	return p
+}
