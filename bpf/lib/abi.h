@@ -153,6 +153,11 @@ enum event_kind {
 	 * dport are the new ones, value = the old ones: encap << 32 | dport << 16 | sport.
 	 */
 	EVENT_REBIND,
+	/*
+	 * When a packet was seen whose number both ends of the tunnel choose, for comparing their clocks:
+	 * seq = the 32 bits as in the packet.
+	 */
+	EVENT_MARK,
 	EVENT_MAX,
 };
 

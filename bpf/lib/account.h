@@ -5,6 +5,7 @@
 
 #include "control.h"
 #include "disorder.h"
+#include "mark.h"
 #include "parse.h"
 #include "rebind.h"
 #include "sa.h"
@@ -246,6 +247,10 @@ static __always_inline void account(const struct view *v, const struct cursor *c
 		atomic_add(&sa->ce, 1);
 	if (cfg_offline)
 		sa->last_ns = at->time_ns;
+	if (cfg_marks && unlikely(!(v->seq & (cfg_marks - 1)))) {
+		if (packet_fill(v, c, at))
+			mark_report();
+	}
 	if (unlikely(opened)) {
 		count->newest = v->seq;
 		return;

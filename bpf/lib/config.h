@@ -26,6 +26,12 @@ volatile const __u8 cfg_hints = 0;
 /* IKE headers that one CPU may report within a second, whatever the limit of other events is. */
 volatile const __u32 cfg_ike_per_sec = 1000;
 
+/*
+ * Every packet whose number is a multiple of this power of two is marked: an event with its time (mark.h).
+ * 0: none.
+ */
+volatile const __u32 cfg_marks = 0;
+
 /* Events of one kind that one CPU may send within a second; the rest is counted as suppressed. */
 volatile const __u32 cfg_events_per_sec = 1000;
 

@@ -73,6 +73,7 @@ const (
 	DropVarCfgHasReason    = "cfg_has_reason"
 	DropVarCfgHints        = "cfg_hints"
 	DropVarCfgIkePerSec    = "cfg_ike_per_sec"
+	DropVarCfgMarks        = "cfg_marks"
 	DropVarCfgNattPorts    = "cfg_natt_ports"
 	DropVarCfgOffline      = "cfg_offline"
 	DropVarTargetNet       = "target_net"
@@ -144,6 +145,7 @@ type DropVariableSpecs struct {
 	CfgHasReason    *ebpf.VariableSpec `ebpf:"cfg_has_reason"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgMarks        *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 	TargetNet       *ebpf.VariableSpec `ebpf:"target_net"`
@@ -196,6 +198,7 @@ type DropVariables struct {
 	CfgHasReason    *ebpf.Variable `ebpf:"cfg_has_reason"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgMarks        *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 	TargetNet       *ebpf.Variable `ebpf:"target_net"`

@@ -101,6 +101,7 @@ const (
 	PMTUVarCfgEventsPerSec    = "cfg_events_per_sec"
 	PMTUVarCfgHints           = "cfg_hints"
 	PMTUVarCfgIkePerSec       = "cfg_ike_per_sec"
+	PMTUVarCfgMarks           = "cfg_marks"
 	PMTUVarCfgNattPorts       = "cfg_natt_ports"
 	PMTUVarCfgOffline         = "cfg_offline"
 	PMTUVarTargetNet          = "target_net"
@@ -193,6 +194,7 @@ type PMTUVariableSpecs struct {
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgMarks        *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 	TargetNet       *ebpf.VariableSpec `ebpf:"target_net"`
@@ -240,6 +242,7 @@ type PMTUVariables struct {
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgMarks        *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 	TargetNet       *ebpf.Variable `ebpf:"target_net"`

@@ -82,7 +82,8 @@ const (
 	StackEventKindEVENT_XFRM_DROP StackEventKind = 7
 	StackEventKindEVENT_IKE       StackEventKind = 8
 	StackEventKindEVENT_REBIND    StackEventKind = 9
-	StackEventKindEVENT_MAX       StackEventKind = 10
+	StackEventKindEVENT_MARK      StackEventKind = 10
+	StackEventKindEVENT_MAX       StackEventKind = 11
 )
 
 type StackLost uint32
@@ -231,6 +232,7 @@ const (
 	StackVarCfgHaveKfree               = "cfg_have_kfree"
 	StackVarCfgHints                   = "cfg_hints"
 	StackVarCfgIkePerSec               = "cfg_ike_per_sec"
+	StackVarCfgMarks                   = "cfg_marks"
 	StackVarCfgMibSlots                = "cfg_mib_slots"
 	StackVarCfgNattPorts               = "cfg_natt_ports"
 	StackVarCfgOffline                 = "cfg_offline"
@@ -324,6 +326,7 @@ type StackVariableSpecs struct {
 	CfgHaveKfree        *ebpf.VariableSpec `ebpf:"cfg_have_kfree"`
 	CfgHints            *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec        *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgMarks            *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgMibSlots         *ebpf.VariableSpec `ebpf:"cfg_mib_slots"`
 	CfgNattPorts        *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline          *ebpf.VariableSpec `ebpf:"cfg_offline"`
@@ -391,6 +394,7 @@ type StackVariables struct {
 	CfgHaveKfree        *ebpf.Variable `ebpf:"cfg_have_kfree"`
 	CfgHints            *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec        *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgMarks            *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgMibSlots         *ebpf.Variable `ebpf:"cfg_mib_slots"`
 	CfgNattPorts        *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline          *ebpf.Variable `ebpf:"cfg_offline"`

@@ -73,7 +73,8 @@ const (
 	LockfreeEventKindEVENT_XFRM_DROP LockfreeEventKind = 7
 	LockfreeEventKindEVENT_IKE       LockfreeEventKind = 8
 	LockfreeEventKindEVENT_REBIND    LockfreeEventKind = 9
-	LockfreeEventKindEVENT_MAX       LockfreeEventKind = 10
+	LockfreeEventKindEVENT_MARK      LockfreeEventKind = 10
+	LockfreeEventKindEVENT_MAX       LockfreeEventKind = 11
 )
 
 type LockfreeKeepalive struct {
@@ -278,6 +279,7 @@ const (
 	LockfreeVarCfgEventsPerSec = "cfg_events_per_sec"
 	LockfreeVarCfgHints        = "cfg_hints"
 	LockfreeVarCfgIkePerSec    = "cfg_ike_per_sec"
+	LockfreeVarCfgMarks        = "cfg_marks"
 	LockfreeVarCfgNattPorts    = "cfg_natt_ports"
 	LockfreeVarCfgOffline      = "cfg_offline"
 )
@@ -356,6 +358,7 @@ type LockfreeVariableSpecs struct {
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgMarks        *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 }
@@ -418,6 +421,7 @@ type LockfreeVariables struct {
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgMarks        *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 }

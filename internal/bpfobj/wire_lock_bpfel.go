@@ -37,6 +37,7 @@ const (
 	LockedVarCfgEventsPerSec = "cfg_events_per_sec"
 	LockedVarCfgHints        = "cfg_hints"
 	LockedVarCfgIkePerSec    = "cfg_ike_per_sec"
+	LockedVarCfgMarks        = "cfg_marks"
 	LockedVarCfgNattPorts    = "cfg_natt_ports"
 	LockedVarCfgOffline      = "cfg_offline"
 )
@@ -116,6 +117,7 @@ type LockedVariableSpecs struct {
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgMarks        *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 }
@@ -180,6 +182,7 @@ type LockedVariables struct {
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgMarks        *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 }

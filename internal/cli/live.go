@@ -26,6 +26,7 @@ type liveOptions struct {
 	vici         string
 	viciAsked    func() bool // the flag was given
 	latency      bool
+	marks        uint32 // see probe.Options; of commands whose readers compare the clocks of two ends
 	noInner      bool
 }
 
@@ -53,6 +54,7 @@ func (o *liveOptions) probeOptions() (probe.Options, error) {
 		SATableSize:  o.saTableSize,
 		EventsPerSec: o.eventsPerSec,
 		Latency:      o.latency,
+		Marks:        o.marks,
 		NoInner:      o.noInner,
 	}
 	for _, p := range o.nattPorts {

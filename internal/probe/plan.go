@@ -52,6 +52,7 @@ type Options struct {
 	EventsPerSec uint32            // per event kind and CPU; 0: DefaultEventsPerSec
 	WireOnly     bool              // leave out the programs in the stack
 	StackOnly    bool              // leave out the programs on the wire
+	Marks        uint32            // mark packets whose number is a multiple of this power of two; 0: none
 	Latency      bool              // measure how long packets spend in xfrm
 	NoInner      bool              // leave out the programs that follow TCP inside the tunnels
 	RunTimeStats bool              // have the kernel measure the programs' run time, which slows all of this machine's a little
@@ -182,6 +183,9 @@ func (o Options) withDefaults() (Options, error) {
 	if o.SATableSize > 1<<20 {
 		return o, fmt.Errorf("plan: an SA table of %d entries needs %d MiB of kernel memory; at most %d",
 			o.SATableSize, o.SATableSize>>20*3, 1<<20)
+	}
+	if o.Marks&(o.Marks-1) != 0 {
+		return o, fmt.Errorf("plan: marks on every %d packets: that has to be a power of two", o.Marks)
 	}
 	if o.RingBytes == 0 {
 		o.RingBytes = DefaultRingBytes

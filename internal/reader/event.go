@@ -71,6 +71,7 @@ const (
 	KindXfrmDrop  = "xfrm_drop"
 	KindIKE       = "ike"
 	KindRebind    = "rebind"
+	KindMark      = "mark"
 )
 
 // Translate gives names to the numbers in events that only this kernel and this machine know. Any

@@ -32,6 +32,8 @@ type Options struct {
 	// IKE is given every IKE header, in the order of the capture, with the capture's time. An error of
 	// it ends reading. nil: headers are counted in their class only.
 	IKE func(reader.Event) error
+	// Mark is given every ESP packet that opens or belongs to an SA (reader.KindMark), in the same way.
+	Mark func(reader.Event) error
 }
 
 // DefaultSATableSize is the size of the SA table.
@@ -108,14 +110,25 @@ func open(opts Options, ways []way) (*wire, error) {
 		return nil, err
 	}
 	w := &wire{coll: coll, feed: newFeeder(coll)}
-	if opts.IKE == nil {
+	if opts.IKE == nil && opts.Mark == nil {
 		return w, nil
 	}
 	if w.events, err = reader.OpenCaptureEvents(coll.Maps["events"]); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
-	w.feed.after = func() error { return w.events.Drain(opts.IKE) }
+	w.feed.after = func() error { return w.events.Drain(opts.hear) }
 	return w, nil
+}
+
+// hear sorts the events.
+func (o *Options) hear(e reader.Event) error {
+	switch {
+	case e.Kind == reader.KindIKE && o.IKE != nil:
+		return o.IKE(e)
+	case e.Kind == reader.KindMark && o.Mark != nil:
+		return o.Mark(e)
+	}
+	return nil
 }
 
 // configure sets what the loader may set.
@@ -132,14 +145,14 @@ func configure(spec *ebpf.CollectionSpec, opts Options) error {
 	}
 	ports := [8]uint16{4500}
 	copy(ports[1:], opts.NATTPorts)
-	// Of events only IKE headers are sent, and those of one run of the program have to fit: the ring is
-	// emptied after each.
+	// Of events only IKE headers and marks are sent, and those of one run of the program have to fit: the
+	// ring is emptied after each.
 	if ring, ok := spec.Maps["events"]; ok {
 		ring.MaxEntries = 64 << 10
 	}
 	for name, value := range map[string]any{
 		"cfg_offline": uint8(1), "cfg_hints": uint8(1), "cfg_events_per_sec": uint32(0), "cfg_natt_ports": ports,
-		"cfg_ike_per_sec": ikePerSec(opts),
+		"cfg_ike_per_sec": ikePerSec(opts), "cfg_marks": everyPacket(opts),
 	} {
 		v, ok := spec.Variables[name]
 		if !ok {
@@ -158,6 +171,14 @@ func ikePerSec(opts Options) uint32 {
 		return 0
 	}
 	return math.MaxUint32
+}
+
+// everyPacket marks all numbers where somebody wants them.
+func everyPacket(opts Options) uint32 {
+	if opts.Mark == nil {
+		return 0
+	}
+	return 1
 }
 
 func (w *wire) close() error {

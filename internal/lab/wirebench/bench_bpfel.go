@@ -35,6 +35,7 @@ const (
 	lockfreeVarCfgEventsPerSec = "cfg_events_per_sec"
 	lockfreeVarCfgHints        = "cfg_hints"
 	lockfreeVarCfgIkePerSec    = "cfg_ike_per_sec"
+	lockfreeVarCfgMarks        = "cfg_marks"
 	lockfreeVarCfgNattPorts    = "cfg_natt_ports"
 	lockfreeVarCfgOffline      = "cfg_offline"
 	lockfreeVarCfgOrder        = "cfg_order"
@@ -117,6 +118,7 @@ type lockfreeVariableSpecs struct {
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgMarks        *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 	CfgOrder        *ebpf.VariableSpec `ebpf:"cfg_order"`
@@ -185,6 +187,7 @@ type lockfreeVariables struct {
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgMarks        *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 	CfgOrder        *ebpf.Variable `ebpf:"cfg_order"`

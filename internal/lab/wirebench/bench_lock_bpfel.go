@@ -36,6 +36,7 @@ const (
 	lockedVarCfgEventsPerSec = "cfg_events_per_sec"
 	lockedVarCfgHints        = "cfg_hints"
 	lockedVarCfgIkePerSec    = "cfg_ike_per_sec"
+	lockedVarCfgMarks        = "cfg_marks"
 	lockedVarCfgNattPorts    = "cfg_natt_ports"
 	lockedVarCfgOffline      = "cfg_offline"
 	lockedVarCfgOrder        = "cfg_order"
@@ -119,6 +120,7 @@ type lockedVariableSpecs struct {
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgMarks        *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
 	CfgOrder        *ebpf.VariableSpec `ebpf:"cfg_order"`
@@ -189,6 +191,7 @@ type lockedVariables struct {
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgMarks        *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
 	CfgOrder        *ebpf.Variable `ebpf:"cfg_order"`
