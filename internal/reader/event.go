@@ -5,6 +5,7 @@ package reader
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"time"
 	"unsafe"
 
@@ -58,6 +59,16 @@ type IKESPI uint64
 
 // MarshalText writes the SPI as IKE daemons do: sixteen hexadecimal digits.
 func (s IKESPI) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%016x", uint64(s)), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (s *IKESPI) UnmarshalText(b []byte) error {
+	n, err := strconv.ParseUint(string(b), 16, 64)
+	if err != nil {
+		return fmt.Errorf("read IKE SPI %q: %w", b, err)
+	}
+	*s = IKESPI(n)
+	return nil
+}
 
 // Kinds of events, as Event.Kind has them.
 const (

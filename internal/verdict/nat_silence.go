@@ -75,7 +75,7 @@ func natBindingLost(r *ledger.Report) []Finding {
 
 // natKeepaliveMissing: a peer behind NAT, silence longer than a NAT may keep a binding, no keepalive.
 func natKeepaliveMissing(r *ledger.Report) []Finding {
-	if r.NAT == nil || r.Source.Kind != ledger.KindLive {
+	if r.NAT == nil || r.Source.Kind == ledger.KindCapture {
 		return nil
 	}
 	var out []Finding
