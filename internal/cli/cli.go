@@ -93,6 +93,7 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 cannot observe.`,
 		newDiagnose(),
 		newRead(),
 		newTrace(),
+		newServe(),
 		newDoctor(),
 	)
 	return root

@@ -4,47 +4,47 @@ package export
 
 import "xfrmscope/internal/ledger"
 
-// bin is one line of the ledger: its metric, and where an SA has it. nil: not observed.
+// bin is one line of the ledger: its metric, and where a tunnel has it. nil: not observed.
 type bin struct {
 	metric *Metric
-	of     func(*ledger.SA) *int64
+	of     func(*ledger.Tunnel) *int64
 }
 
-func inbound(f func(*ledger.Inbound) *int64) func(*ledger.SA) *int64 {
-	return func(sa *ledger.SA) *int64 {
-		if sa.Ledger.In == nil {
+func inbound(f func(*ledger.Inbound) *int64) func(*ledger.Tunnel) *int64 {
+	return func(t *ledger.Tunnel) *int64 {
+		if t.In == nil {
 			return nil
 		}
-		return f(sa.Ledger.In)
+		return f(t.In)
 	}
 }
 
-func outbound(f func(*ledger.Outbound) *int64) func(*ledger.SA) *int64 {
-	return func(sa *ledger.SA) *int64 {
-		if sa.Ledger.Out == nil {
+func outbound(f func(*ledger.Outbound) *int64) func(*ledger.Tunnel) *int64 {
+	return func(t *ledger.Tunnel) *int64 {
+		if t.Out == nil {
 			return nil
 		}
-		return f(sa.Ledger.Out)
+		return f(t.Out)
 	}
 }
 
-// onWire takes what sequence numbers tell, where they are those of one SA alone.
-func onWire(f func(*ledger.Wire) int64) func(*ledger.SA) *int64 {
-	return func(sa *ledger.SA) *int64 {
-		w := sa.Sequence()
-		if w == nil {
-			return nil
+// both takes a bin that either direction has.
+func both(in func(*ledger.Inbound) *int64, out func(*ledger.Outbound) *int64) func(*ledger.Tunnel) *int64 {
+	return func(t *ledger.Tunnel) *int64 {
+		if t.In != nil {
+			return in(t.In)
 		}
-		return new(f(w))
+		return outbound(out)(t)
 	}
 }
 
-func arriving(of func(*ledger.SA) *int64) func(*ledger.SA) *int64 {
-	return func(sa *ledger.SA) *int64 {
-		if sa.Direction == ledger.Out {
+// arriving takes a figure of the wire that only arrivals have.
+func arriving(f func(*ledger.WireSums) *int64) func(*ledger.Tunnel) *int64 {
+	return func(t *ledger.Tunnel) *int64 {
+		if t.Direction == ledger.Out || t.Wire == nil {
 			return nil
 		}
-		return of(sa)
+		return f(t.Wire)
 	}
 }
 
@@ -66,7 +66,7 @@ var inboundBins = []bin{
 	{packetsOf("stale", "Packets so far from the others that new cannot be told from repeated."),
 		inbound(func(b *ledger.Inbound) *int64 { return b.Stale })},
 	{packetsOf("late", "Packets that arrived after a higher sequence number, and for the first time."),
-		arriving(onWire(func(w *ledger.Wire) int64 { return w.Late }))},
+		arriving(func(w *ledger.WireSums) *int64 { return &w.Late })},
 	{packetsOf("lost_in_host", "Packets dropped between the wire hook and xfrm: firewall, reverse path filter, traffic control, reassembly."),
 		inbound(func(b *ledger.Inbound) *int64 { return b.LostInHost })},
 	{packetsOf("xfrm_dropped", "Packets that xfrm dropped before they were decrypted."),
@@ -99,27 +99,17 @@ var outboundBins = []bin{
 // bothBins are of both directions.
 var bothBins = []bin{
 	{packetsNow("in_flight", "Packets that were under way between the two readings of one snapshot."),
-		func(sa *ledger.SA) *int64 {
-			if sa.Ledger.In != nil {
-				return sa.Ledger.In.InFlight
-			}
-			return outbound(func(b *ledger.Outbound) *int64 { return b.InFlight })(sa)
-		}},
+		both(func(b *ledger.Inbound) *int64 { return b.InFlight }, func(b *ledger.Outbound) *int64 { return b.InFlight })},
 	{packetsNow("unattributed", "Packets that no bin explains (positive), or that came out without having been seen to go in (negative). "+
 		"0 is normal."),
-		func(sa *ledger.SA) *int64 {
-			if n, ok := sa.Ledger.Unattributed(); ok {
-				return &n
-			}
-			return nil
-		}},
+		both(func(b *ledger.Inbound) *int64 { return b.Unattributed }, func(b *ledger.Outbound) *int64 { return b.Unattributed })},
 	{&Metric{Name: "xfrmscope_wire_bytes_total", Kind: Counter, Unit: unitBytes, Labels: tunnelLabels,
 		Help: "Bytes of the outer IP packets at the wire hook, IP header included."},
-		func(sa *ledger.SA) *int64 {
-			if sa.Wire == nil {
+		func(t *ledger.Tunnel) *int64 {
+			if t.Wire == nil {
 				return nil
 			}
-			return &sa.Wire.Bytes
+			return &t.Wire.Bytes
 		}},
 }
 

@@ -7,10 +7,6 @@ import "time"
 // other is the label of what is beyond a bound.
 const other = "other"
 
-// strangers is the label of SAs that the kernel does not have: anyone can send packets that look like them,
-// from invented addresses.
-const strangers = "not-in-sad"
-
 // kept is how long a series stays after what it is about has gone, and its place with it: longer than a
 // rekey or a reconnection takes.
 const kept = time.Hour

@@ -110,3 +110,13 @@ func (c *Cache) fly(ctx context.Context, f *flight) {
 	c.mu.Unlock()
 	close(f.done)
 }
+
+// Wait waits until no snapshot is being taken.
+func (c *Cache) Wait() {
+	c.mu.Lock()
+	f := c.running
+	c.mu.Unlock()
+	if f != nil {
+		<-f.done
+	}
+}

@@ -5,7 +5,6 @@ package export
 import (
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"xfrmscope/internal/ledger"
@@ -19,7 +18,8 @@ type Points struct {
 	tunnels shelf[Tunnel]
 	sets    shelf[string]
 	bound   *bound[Tunnel]
-	drops   *bound[string]
+	ended   map[Tunnel]bool // that have no series any more
+	drops   *bound[ledger.DropKey]
 	names   map[string]*Metric // of counters of the kernel
 	taken   uint64
 	failed  uint64
@@ -35,7 +35,7 @@ type Tunnel struct {
 	ReqID       uint32
 	Direction   ledger.Direction
 
-	shared string // the label of those that have no series of their own, else ""
+	shares bool // has no series of its own
 }
 
 // NewPoints begins to count.
@@ -49,7 +49,7 @@ func NewPoints(o Options) *Points {
 	p := &Points{
 		opts: o, tunnels: shelf[Tunnel]{}, sets: shelf[string]{}, names: map[string]*Metric{},
 		places: map[Tunnel]Tunnel{},
-		bound:  newBound[Tunnel](2 * o.MaxTunnels), drops: newBound[string](o.MaxDrops),
+		bound:  newBound[Tunnel](2 * o.MaxTunnels), drops: newBound[ledger.DropKey](o.MaxDrops), ended: map[Tunnel]bool{},
 	}
 	for _, m := range kernelStats() {
 		p.names[m.Name] = m
@@ -63,12 +63,12 @@ func (p *Points) Of(s Sample) []Point {
 	p.out = make([]Point, 0, len(p.out)+64)
 	p.taken++
 	p.add(mUp, 1)
-	r := &s.Report
-	sides := p.ledger(r)
-	p.breakdown(r)
-	p.paths(r, sides)
-	p.flows(r)
-	p.ike(r)
+	p.settle(&s.Totals)
+	p.ledger(&s.Totals)
+	p.breakdown(&s.Totals)
+	p.infos(&s.Report)
+	p.paths(&s.Report)
+	p.ike(s.IKE)
 	p.findings(s.Findings)
 	for name, n := range s.XfrmStat {
 		p.add(p.kernelStat(name), float64(n))
@@ -105,24 +105,14 @@ func (p *Points) add(m *Metric, v float64, values ...string) {
 	p.put(m, p.sets.get(m.Name+"\xff"+joined(values), p.now, func() []string { return values }), v)
 }
 
-// tunnelOf says which tunnel an SA is of. Those that the kernel does not have are one, whatever they say.
-func tunnelOf(sa *ledger.SA) Tunnel {
-	if sa.State == ledger.Absent {
-		return Tunnel{Direction: sa.Direction, shared: strangers}
-	}
-	return tunnel(sa.Src, sa.Dst, sa.ReqID, sa.Direction)
-}
-
-func tunnel(src, dst netip.Addr, reqid uint32, dir ledger.Direction) Tunnel {
-	if dir == ledger.Out {
-		return Tunnel{Local: src, Peer: dst, ReqID: reqid, Direction: dir}
-	}
-	return Tunnel{Local: dst, Peer: src, ReqID: reqid, Direction: dir}
+// tunnelOf leaves out the interface id of a tunnel: its SAs' series say it.
+func tunnelOf(k ledger.TunnelKey) Tunnel {
+	return Tunnel{Local: k.Local, Peer: k.Remote, ReqID: k.ReqID, Direction: k.Direction}
 }
 
 func (t Tunnel) values() []string {
-	if t.shared != "" {
-		return []string{t.shared, t.shared, t.shared, string(t.Direction)}
+	if t.shares {
+		return []string{other, other, other, string(t.Direction)}
 	}
 	return []string{address(t.Local), address(t.Peer), strconv.FormatUint(uint64(t.ReqID), 10), string(t.Direction)}
 }
@@ -166,15 +156,13 @@ func (p *Points) findings(all []verdict.Finding) {
 }
 
 func (p *Points) self(s *Sample) {
-	r := &s.Report.Self
+	r := &s.Totals.Self
 	p.add(mBuild, 1, p.opts.Version, p.opts.GoVersion)
 	for _, h := range s.Report.Hooks {
 		p.add(mHook, truth(h.Attached), h.Name)
 	}
 	for _, cause := range p.opts.Lost {
-		if !strings.HasPrefix(cause, "unknown") {
-			p.add(mLost, float64(r.Lost[cause]), cause)
-		}
+		p.add(mLost, float64(r.Lost[cause]), cause)
 	}
 	p.add(mEvicted, float64(r.Evicted))
 	p.add(mMisses, float64(r.RecursionMisses))

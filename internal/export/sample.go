@@ -13,8 +13,10 @@ import (
 type Sample struct {
 	At       time.Time
 	Took     time.Duration
-	Report   ledger.Report     // since xfrmscope began
-	Findings []verdict.Finding // at this time
+	Totals   ledger.Totals     // since xfrmscope began
+	Report   ledger.Report     // of the last minutes
+	IKE      *ledger.IKE       // since xfrmscope began; nil: not observed
+	Findings []verdict.Finding // of the last minutes
 	XfrmStat map[string]uint64 // the kernel's own, absolute; nil: not readable
 	Programs []Program
 	MapBytes map[string]uint64

@@ -17,7 +17,7 @@ var (
 	mHostDrops = counter("host_drop_packets", unitPackets,
 		"Packets that this host dropped outside xfrm, by where and why. stage: before xfrm, on the inner path, or at egress; "+
 			"reason: the kernel's drop reason, from 5.17 on. A series begins with the first drop.",
-		withTunnel("stage", "place", "function", "reason")...)
+		"stage", "place", "function", "reason")
 	mSAs    = gauge("sas", "{sa}", "SAs in the kernel's database; without one, SAs seen on the wire.", tunnelLabels...)
 	mSAInfo = gauge("sa_info", unitOne, "1 for each SA that is alive; what the tunnel's series do not say.",
 		withTunnel("spi", "proto", "mode", "encap", "algorithms", "replay_window", "esn", "if_id", "connection", "child")...)
@@ -27,7 +27,9 @@ var (
 	mZero      = counter("inner_tcp_zero_window_seconds", unitSeconds, "Time in which ends of TCP connections inside the tunnel advertised a receive window of zero, summed over the connections. direction: of the SA that carries what this end sends.", tunnelLabels...)
 	mRetrans   = counter("inner_tcp_retransmissions", "{segment}", "TCP segments inside the tunnel that were sent again.", tunnelLabels...)
 	mSegments  = counter("inner_tcp_segments", "{segment}", "TCP segments with data inside the tunnel.", tunnelLabels...)
-	mUnknown   = counter("unknown_spi_packets", unitPackets, "Packets for an SPI that no SA had.", "direction")
+	mUnknown   = counter("unknown_spi_packets", unitPackets, "Packets that xfrm dropped because no SA had their SPI.")
+	mStrangers = counter("stranger_packets", unitPackets, "ESP packets on the wire that belong to no SA of this host's database: passing through, left over from ended SAs, or forged.", "direction")
+	mWithout   = counter("xfrm_drop_without_sa_packets", unitPackets, "Packets that xfrm dropped and whose SA could not be read, by cause.", "cause")
 	mIKE       = counter("ike_messages", unitMessages, "IKE messages seen. sender: local or remote.", "local", "peer", "sender")
 	mIKERepeat = counter("ike_retransmissions", unitMessages, "IKE requests sent again. requester: local or remote.", "local", "peer", "requester")
 	mIKEFailed = counter("ike_unanswered_exchanges", "{exchange}", "IKE exchanges that were given up without an answer.", "local", "peer", "requester")
@@ -90,7 +92,7 @@ func sections() []section {
 		{"Inbound: what the peer sent and what became of it", "", metricsOf(inboundBins)},
 		{"Outbound: what was to be sent and what became of it", "", metricsOf(outboundBins)},
 		{"Both directions", "", metricsOf(bothBins)},
-		{"Why packets were dropped", "", []*Metric{mXfrmByCause, mHostDrops, mUnknown}},
+		{"Why packets were dropped", "", []*Metric{mXfrmByCause, mWithout, mHostDrops, mUnknown, mStrangers}},
 		{"The tunnels", "", []*Metric{mSAs, mSAInfo, mRekeys, mPathMTU, mInnerMTU, mZero, mRetrans, mSegments}},
 		{"IKE", "What the headers of IKE messages tell, seen at the wire hook.", []*Metric{mIKE, mIKERepeat, mIKEFailed}},
 		{"Findings", "", []*Metric{mFinding}},

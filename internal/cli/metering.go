@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"xfrmscope/internal/export"
+	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/reader"
+	"xfrmscope/internal/verdict"
+)
+
+// metering turns a session's snapshots into samples for export.
+type metering struct {
+	session  *session
+	programs map[string]*ebpf.Program
+	mapBytes map[string]uint64
+	stats    io.Closer // nil: the run time of programs is not measured on our behalf
+
+	xfrmStat map[string]uint64 // of the newest snapshot
+	ike      *ledger.IKE
+}
+
+func openMetering(s *session, bpfStats bool) (*metering, error) {
+	source, err := s.set.Source()
+	if err != nil {
+		return nil, err
+	}
+	m := &metering{session: s, programs: source.Programs, mapBytes: s.set.MapBytes()}
+	s.keep = func(snap ledger.Snapshot) error {
+		m.xfrmStat, m.ike = snap.XfrmStat, snap.IKE
+		return nil
+	}
+	if bpfStats {
+		if m.stats, err = ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME)); err != nil {
+			return nil, fmt.Errorf("measure the run time of BPF programs (from Linux 5.8 on): %w", err)
+		}
+	}
+	return m, nil
+}
+
+// Close ends the measuring.
+func (m *metering) Close() error {
+	if m.stats == nil {
+		return nil
+	}
+	return m.stats.Close()
+}
+
+func (m *metering) options(maxTunnels int) export.Options {
+	o := export.Options{MaxTunnels: maxTunnels, Version: version, GoVersion: runtime.Version()}
+	if names, err := reader.LoadNames(); err == nil {
+		o.Lost = names.Lost
+	}
+	return o
+}
+
+// sample takes a snapshot. The cache sees to it that it is not called twice at once.
+func (m *metering) sample(ctx context.Context) (export.Sample, error) {
+	s := m.session
+	if err := s.observe(ctx); err != nil {
+		return export.Sample{}, err
+	}
+	out := export.Sample{
+		At: time.Now(), Totals: s.rolling.Totals(), Report: s.rolling.Report(),
+		XfrmStat: m.xfrmStat, IKE: m.ike, MapBytes: m.mapBytes,
+	}
+	out.Findings = verdict.Judge(out.Report)
+	for name, p := range m.programs {
+		stats, err := p.Stats()
+		if err != nil {
+			continue // before 5.12 the kernel does not tell
+		}
+		out.Programs = append(out.Programs, export.Program{Name: name, Runs: stats.RunCount, Seconds: stats.Runtime.Seconds()})
+	}
+	return out, nil
+}
+
+// judge takes a sample every interval, whether or not anybody scrapes: findings need one, and so does the
+// rolling ledger.
+func (m *metering) judge(ctx context.Context, cache *export.Cache, interval time.Duration, progress io.Writer) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		_, err := cache.Sample(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		// A failure is said once, and shows in xfrmscope_up and in /-/ready while it lasts.
+		if err != nil && !failing {
+			fmt.Fprintf(progress, "xfrmscope: take snapshot: %v\n", err)
+		}
+		failing = err != nil
+	}
+}

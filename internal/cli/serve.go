@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"xfrmscope/internal/export"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	live       liveOptions
+	listen     string
+	webConfig  string
+	interval   time.Duration
+	timeout    time.Duration
+	window     time.Duration
+	maxTunnels int
+	bpfStats   bool
+	otlp       string
+	otlpEvery  time.Duration
+}
+
+func newServe() *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "The ledger as metrics, for Prometheus and OTLP",
+		Long: `Keeps watching this gateway's tunnels and answers Prometheus on /metrics: the loss ledger of each tunnel,
+findings, the kernel's own counters, and what xfrmscope itself costs and loses. With --otlp it also
+pushes the same figures to an OpenTelemetry receiver.
+
+It listens on loopback only. To be scraped over a network, name an address with --listen, and give a
+--web.config.file with TLS and users: the file is that of all of Prometheus' exporters.
+
+/-/healthy says that the process answers, /-/ready that its figures are fresh. SIGTERM and Ctrl-C end
+it: hooks are detached, and packets are not touched at any time.`,
+		Example: `  xfrmscope serve
+  xfrmscope serve --listen 192.0.2.10:9477 --web.config.file /etc/xfrmscope/web.yml
+  xfrmscope serve --otlp http://127.0.0.1:4318 --otlp-interval 30s
+  curl -s http://127.0.0.1:9477/metrics | grep lost_on_path`,
+		Args: cobra.NoArgs,
+		RunE: work(func(cmd *cobra.Command, _ []string) error {
+			if err := o.check(); err != nil {
+				return &usageError{err}
+			}
+			return serve(cmd.Context(), &o, cmd.ErrOrStderr())
+		}),
+	}
+	f := cmd.Flags()
+	o.live.addFlags(f)
+	f.StringVar(&o.listen, "listen", "127.0.0.1:9477", "`address` and port to answer on")
+	f.StringVar(&o.webConfig, "web.config.file", "", "`file` with TLS certificates and users, as Prometheus' exporters have it")
+	f.DurationVar(&o.interval, "interval", 15*time.Second, "take a snapshot and judge it at least this often, e.g. 15s, 1m")
+	f.DurationVar(&o.timeout, "scrape-timeout", 9*time.Second, "a snapshot that takes longer has failed, e.g. 9s")
+	f.DurationVar(&o.window, "window", 5*time.Minute, "judge findings by the last one to two of these, e.g. 5m")
+	f.IntVar(&o.maxTunnels, "max-tunnels", export.DefaultMaxTunnels, "tunnels with series of their own; the rest is summed up as \"other\"")
+	f.BoolVar(&o.bpfStats, "bpf-stats", false, "let the kernel measure the run time of BPF programs, all on this host: some 20 ns a run")
+	f.StringVar(&o.otlp, "otlp", "", "push to this OTLP/HTTP `URL` as well, e.g. http://127.0.0.1:4318; headers and certificates by OTEL_EXPORTER_OTLP_*")
+	f.DurationVar(&o.otlpEvery, "otlp-interval", time.Minute, "push this often, e.g. 30s")
+	return cmd
+}
+
+// check finds what no flag parser does.
+func (o *serveOptions) check() error {
+	if _, _, err := net.SplitHostPort(o.listen); err != nil {
+		return fmt.Errorf("--listen %q: want an address and a port, such as 127.0.0.1:9477", o.listen)
+	}
+	for _, d := range []struct {
+		flag  string
+		value time.Duration
+	}{
+		{"--interval", o.interval}, {"--scrape-timeout", o.timeout}, {"--window", o.window}, {"--otlp-interval", o.otlpEvery},
+	} {
+		if d.value < time.Second {
+			return fmt.Errorf("%s %s: at least a second", d.flag, d.value)
+		}
+	}
+	if o.window <= o.interval {
+		return fmt.Errorf("--window %s: must be longer than --interval, %s", o.window, o.interval)
+	}
+	if o.maxTunnels < 1 {
+		return fmt.Errorf("--max-tunnels %d: at least one", o.maxTunnels)
+	}
+	if o.otlp != "" {
+		if u, err := url.Parse(o.otlp); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return fmt.Errorf("--otlp %q: want a URL such as http://127.0.0.1:4318", o.otlp)
+		}
+	}
+	return export.CheckWebConfig(o.webConfig)
+}
+
+// freshness is how old a snapshot may be to be given again: a second scraper costs no second snapshot.
+const freshness = time.Second
+
+// serve answers scrapes until the context ends.
+func serve(ctx context.Context, o *serveOptions, progress io.Writer) (err error) {
+	// First of all, so that a port which is taken costs no attaching.
+	l, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", o.listen, err)
+	}
+	defer l.Close()
+	s, err := openSession(ctx, &o.live)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	s.roll(o.window, false)
+	if err := s.listen(nil); err != nil {
+		return err
+	}
+	m, err := openMetering(s, o.bpfStats)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	cache := export.NewCache(m.sample, m.options(o.maxTunnels), freshness, o.timeout)
+	defer cache.Wait()
+	if _, err := cache.Sample(ctx); err != nil {
+		return err
+	}
+	fmt.Fprintln(progress, s.announce(0))
+	fmt.Fprintf(progress, "xfrmscope: answering on %s\n", l.Addr())
+	if host, _, err := net.SplitHostPort(l.Addr().String()); err == nil && !net.ParseIP(host).IsLoopback() && o.webConfig == "" {
+		fmt.Fprintln(progress, "xfrmscope: anyone who reaches this address can read the metrics: --web.config.file sets users and TLS")
+	}
+	if o.otlp != "" {
+		end, err := export.Push{URL: o.otlp, Interval: o.otlpEvery, Timeout: o.timeout, Host: hostname(), Version: version}.Open(ctx, cache)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			if e := end(last); e != nil {
+				fmt.Fprintf(progress, "xfrmscope: last push to %s: %v\n", o.otlp, e)
+			}
+		}()
+	}
+	if err := o.live.ready(); err != nil {
+		return err
+	}
+	server := &export.Server{
+		Cache: cache, Timeout: o.timeout, Stale: 3*o.interval + o.timeout, WebConfig: o.webConfig, Version: version,
+		Log: slog.New(slog.NewTextHandler(progress, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+	g, run := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.reader.Run(run) })
+	g.Go(func() error { return server.Serve(run, l) })
+	g.Go(func() error { return m.judge(run, cache, o.interval, progress) })
+	return g.Wait()
+}
