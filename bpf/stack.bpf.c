@@ -221,6 +221,7 @@ static __always_inline void refuse_silently(struct shadow *s, struct sk_buff *sk
 	know_device(d, skb);
 	know_flow(d, skb, site);
 	count_refusal(d);
+	explain((__u64)skb, 0, cause);
 	tell(d, location, 0, reason);
 }
 
@@ -283,6 +284,7 @@ static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u
 		know_flow(d, skb, site);
 		count_refusal(d);
 	}
+	explain((__u64)skb, slot, d->cause);
 	account(d, location, slot, reason);
 	/*
 	 * A packet that came out of one SA and for which the look-up of another fails is counted here for
@@ -357,6 +359,7 @@ static __always_inline int note(struct drop *d, struct sk_buff *skb)
 		return 0;
 	}
 	know_device(d, skb);
+	explain((__u64)skb, 0, d->cause);
 	account(d, 0, 0, 0);
 	claim((__u64)skb);
 	return 0;

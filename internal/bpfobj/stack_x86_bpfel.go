@@ -63,6 +63,14 @@ const (
 	StackCauseCAUSE_MAX                    StackCause = 44
 )
 
+type StackClaimMark struct {
+	_         structs.HostLayout
+	Skb       uint64
+	Explained uint64
+	Mib       uint32
+	Cause     uint32
+}
+
 type StackEventBudget struct {
 	_        structs.HostLayout
 	SecondNs uint64

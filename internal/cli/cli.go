@@ -94,6 +94,7 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 cannot observe.`,
 		newRead(),
 		newTrace(),
 		newServe(),
+		newDrops(),
 		newDoctor(),
 	)
 	return root

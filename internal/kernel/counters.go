@@ -76,14 +76,7 @@ func tablesFrom(spec *btf.Spec) (*Tables, error) {
 	if t.Slots == 0 {
 		return nil, fmt.Errorf("find enum %s* in the kernel's types: not there: is CONFIG_XFRM_STATISTICS set?", mibPrefix)
 	}
-	var reasons *btf.Enum
-	if err := spec.TypeByName("skb_drop_reason", &reasons); err == nil {
-		t.Reasons = make(map[uint32]string, len(reasons.Values))
-		for _, v := range reasons.Values {
-			// Other enums share the prefix, so only this one is read.
-			t.Reasons[uint32(v.Value)] = strings.TrimPrefix(v.Name, "SKB_DROP_REASON_")
-		}
-	}
+	t.Reasons = reasonsFrom(spec, moduleTypes)
 	return t, nil
 }
 
@@ -113,21 +106,10 @@ func (t *Tables) CounterName(number uint32) string {
 
 // ReasonName names a drop reason by its number in this kernel, "" where it gives none.
 func (t *Tables) ReasonName(number uint32) string {
-	if t.Reasons == nil {
-		return ""
-	}
-	if name, ok := t.Reasons[number]; ok {
-		return name
-	}
-	return fmt.Sprintf("reason %d", number)
+	return Reasons(t.Reasons).Name(number)
 }
 
 // ReasonNumber finds a drop reason by its name without prefix.
 func (t *Tables) ReasonNumber(name string) (uint32, bool) {
-	for number, n := range t.Reasons {
-		if n == name {
-			return number, true
-		}
-	}
-	return 0, false
+	return Reasons(t.Reasons).Number(name)
 }

@@ -170,3 +170,29 @@ func (s *Symbols) Name(address uint64) string {
 
 // Len is the number of functions.
 func (s *Symbols) Len() int { return len(s.byAddress) }
+
+// LateSymbols know the functions of modules too that were loaded after the symbols were first read, as
+// the firewall's are with its first rule. They are for one caller at a time.
+type LateSymbols struct {
+	known *Symbols
+	asked map[uint64]bool // addresses for which the table was read anew
+}
+
+// NewLateSymbols begins with what is known already; nil: nothing can be read, and addresses have no names.
+func NewLateSymbols(known *Symbols) *LateSymbols {
+	return &LateSymbols{known: known, asked: map[uint64]bool{}}
+}
+
+// Name is that of Symbols.
+func (l *LateSymbols) Name(address uint64) string {
+	name := l.known.Name(address)
+	if l.known == nil || !strings.HasPrefix(name, "0x") || l.asked[address] {
+		return name
+	}
+	l.asked[address] = true
+	// A table that could be read before and cannot now leaves the address without a name.
+	if fresh, err := LoadSymbols(); err == nil {
+		l.known = fresh
+	}
+	return l.known.Name(address)
+}

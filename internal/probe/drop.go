@@ -3,8 +3,6 @@
 package probe
 
 import (
-	"strings"
-
 	"github.com/cilium/ebpf"
 
 	"xfrmscope/internal/bpfobj"
@@ -29,28 +27,8 @@ var dropObject = object{
 	part: func(coll *ebpf.Collection, f facts) (reader.Part, error) {
 		src := reader.DropSource{Host: coll.Maps["host_drops"], Stray: coll.Maps["stray_drops"], Reason: f.tables.ReasonName}
 		if f.symbols != nil {
-			src.Location = (&lateSymbols{known: f.symbols, asked: map[uint64]bool{}}).name
+			src.Location = kernel.NewLateSymbols(f.symbols).Name
 		}
 		return src.Part()
 	},
-}
-
-// lateSymbols knows the functions of modules too that were loaded after the symbols were first read,
-// as the firewall's are with its first rule. The reader calls it under its lock.
-type lateSymbols struct {
-	known *kernel.Symbols
-	asked map[uint64]bool // addresses for which the table was read anew
-}
-
-func (l *lateSymbols) name(address uint64) string {
-	name := l.known.Name(address)
-	if !strings.HasPrefix(name, "0x") || l.asked[address] {
-		return name
-	}
-	l.asked[address] = true
-	// A table that could be read before and cannot now leaves the address without a name.
-	if fresh, err := kernel.LoadSymbols(); err == nil {
-		l.known = fresh
-	}
-	return l.known.Name(address)
 }

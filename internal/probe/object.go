@@ -22,19 +22,24 @@ type object struct {
 	funcs []stackPlace              // fentry programs, each with a kprobe twin
 	extra func(Capabilities) []Hook // hooks that are neither; nil: none
 
+	// unaided: it needs nothing of the kernel's tables, and is loaded where they cannot be read.
+	unaided bool
 	// unwanted says whether the options leave it out; nil: they cannot.
 	unwanted func(Options) bool
 	// configure writes the object's constants; nil: it has none.
 	configure func(*ebpf.CollectionSpec, facts, Options) error
-	// part makes what fills in the object's share of a snapshot.
+	// part makes what fills in the object's share of a snapshot; nil: it has none.
 	part func(*ebpf.Collection, facts) (reader.Part, error)
 }
 
 // objects lists them all, in the order in which they are attached.
 var objects = []object{inner, pmtuObject, dropObject, latency}
 
-// wanted lists the objects that the options ask for.
+// wanted lists the objects that the options ask for. Who asks for drops of every kind asks for them alone.
 func wanted(opts Options) []object {
+	if opts.Drops != nil {
+		return []object{anyDrop}
+	}
 	var out []object
 	for _, o := range objects {
 		if o.unwanted == nil || !o.unwanted(opts) {
@@ -67,7 +72,7 @@ func (o object) hooks(caps Capabilities) []Hook {
 // the hooks say why.
 func (s *Set) attachObject(o object, f facts, factsErr error) {
 	hooks := o.hooks(s.plan.caps)
-	if factsErr != nil {
+	if factsErr != nil && !o.unaided {
 		s.skipStack(hooks, factsErr)
 		return
 	}
@@ -196,6 +201,9 @@ type loadedObject struct {
 }
 
 func (o loadedObject) source(src *reader.Source) error {
+	if o.part == nil {
+		return nil
+	}
 	part, err := o.part(o.coll, o.facts)
 	if err != nil {
 		return fmt.Errorf("read the %s programs: %w", o.name, err)

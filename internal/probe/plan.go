@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"xfrmscope/internal/bpfobj"
 	"xfrmscope/internal/ledger"
 )
 
@@ -56,6 +57,9 @@ type Options struct {
 	Latency      bool              // measure how long packets spend in xfrm
 	NoInner      bool              // leave out the programs that follow TCP inside the tunnels
 	RunTimeStats bool              // have the kernel measure the programs' run time, which slows all of this machine's a little
+
+	// Drops attributes drops of every kind, and nothing else beside the stack's own hooks.
+	Drops *bpfobj.DropsConfig
 }
 
 // Defaults of Options.
