@@ -95,6 +95,8 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 cannot observe.`,
 		newTrace(),
 		newServe(),
 		newDrops(),
+		newRecord(),
+		newReport(),
 		newDoctor(),
 	)
 	return root

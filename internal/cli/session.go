@@ -193,10 +193,15 @@ func (s *session) watch(ctx context.Context, d time.Duration) error {
 // each watches like watch, and hands fn the ledger's report now, after every interval and at the end, which
 // comes even where the context has ended.
 func (s *session) each(ctx context.Context, d, interval time.Duration, fn func(ledger.Report) error) error {
+	return s.steps(ctx, d, interval, func() error { return fn(s.ledger.Report()) })
+}
+
+// steps is each for who wants the snapshots and not always a report: fn comes after each one is taken.
+func (s *session) steps(ctx context.Context, d, interval time.Duration, fn func() error) error {
 	if err := s.observe(ctx); err != nil {
 		return err
 	}
-	if err := fn(s.ledger.Report()); err != nil {
+	if err := fn(); err != nil {
 		return err
 	}
 	run, cancel := limited(ctx, d)
@@ -218,7 +223,7 @@ func (s *session) each(ctx context.Context, d, interval time.Duration, fn func(l
 			case err != nil:
 				return err
 			}
-			if err := fn(s.ledger.Report()); err != nil {
+			if err := fn(); err != nil {
 				return err
 			}
 		}
@@ -231,7 +236,7 @@ func (s *session) each(ctx context.Context, d, interval time.Duration, fn func(l
 	if err := s.observe(last); err != nil {
 		return err
 	}
-	return fn(s.ledger.Report())
+	return fn()
 }
 
 // limited ends a context after d; 0 does not.

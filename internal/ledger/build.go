@@ -27,7 +27,7 @@ func (l *Ledger) Report() Report {
 		r.Source.Start = r.Source.Start.Round(0).UTC()
 	}
 	if r.Source.DurationS == 0 && l.snapshots > 0 {
-		r.Source.DurationS = math.Round(float64(l.last.Sub(l.first))/float64(time.Millisecond)) / 1000
+		r.Source.DurationS = math.Round(float64(l.duration())/float64(time.Millisecond)) / 1000
 	}
 	r.Hooks = append(r.Hooks, l.hooks...)
 
@@ -54,6 +54,15 @@ func (l *Ledger) Report() Report {
 	r.NAT = l.natReport(r.SAs)
 	r.Notes = l.notes(r)
 	return r
+}
+
+// duration is how long the run was by the sources' clock, which nobody sets while it runs; a capture has
+// only the times of its packets.
+func (l *Ledger) duration() time.Duration {
+	if l.source.Kind == KindCapture || l.firstMono == 0 || l.mono == 0 {
+		return l.last.Sub(l.first)
+	}
+	return l.mono - l.firstMono
 }
 
 // row is one SA with whatever each source has of it.

@@ -16,6 +16,7 @@ type Ledger struct {
 	last      time.Time
 	nat       natState
 	mono      time.Duration // the last snapshot's by the sources' own clock
+	firstMono time.Duration // the first one's
 
 	wireSeen, stackSeen, unknownSeen, sadSeen, statSeen, packetsSeen, dropsSeen bool
 
@@ -102,7 +103,7 @@ func (l *Ledger) SetHooks(hooks []Hook) { l.hooks = slices.Clone(hooks) }
 func (l *Ledger) Observe(s Snapshot) {
 	baseline := l.snapshots == 0 && l.source.Kind != KindCapture
 	if l.first.IsZero() {
-		l.first = s.At
+		l.first, l.firstMono = s.At, s.Mono
 	}
 	l.snapshots++
 	l.last, l.mono = s.At, s.Mono

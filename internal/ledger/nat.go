@@ -101,7 +101,7 @@ func (l *Ledger) natReport(sas []SA) *NAT {
 	}
 	for k, p := range peers {
 		p.Translated = p.InPort != 0 && p.InPort != natPort || p.OutPort != 0 && p.OutPort != natPort
-		p.QuietS = l.last.Sub(l.first).Seconds() // nothing was seen of it at all, unless told otherwise
+		p.QuietS = l.duration().Seconds() // nothing was seen of it at all, unless told otherwise
 		for _, r := range l.nat.now.Peers {
 			if (pair{r.Local, r.Remote}) != k {
 				continue

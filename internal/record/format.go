@@ -60,7 +60,7 @@ type End struct {
 	Why           string    `json:"why"`
 	Snapshots     int       `json:"snapshots"`
 	Events        int       `json:"events"`
-	EventsLeftOut int       `json:"events_left_out"` // beyond the limit of events a second
+	EventsLeftOut int       `json:"events_left_out"` // beyond the limit of events of a kind a second
 }
 
 // Record is one entry of a recording. Exactly one of the pointers is set.

@@ -123,3 +123,36 @@ func (r *Reader) replay(o ReplayOptions) (*Replayed, error) {
 	out.Report = l.Report()
 	return out, nil
 }
+
+// Begin is when a recording's first snapshot was taken.
+func Begin(path string) (at time.Time, err error) {
+	r, err := Open(path)
+	if err != nil {
+		return at, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	for {
+		rec, err := r.Next()
+		if err == io.EOF {
+			err = errors.New("the recording holds no snapshot")
+		}
+		if err != nil {
+			return at, fmt.Errorf("%s: %w", path, err)
+		}
+		if rec.Snapshot != nil {
+			return rec.Snapshot.At, nil
+		}
+	}
+}
+
+// Notes are what a reader of the report has to know of its recording.
+func (p *Replayed) Notes() []string {
+	var out []string
+	if p.Damage != nil {
+		out = append(out, p.Damage.Error()+"; the report is of what stands before")
+	}
+	if p.End != nil && p.End.EventsLeftOut > 0 {
+		out = append(out, fmt.Sprintf("%d events are not in the recording: there were too many in a second; no count depends on them", p.End.EventsLeftOut))
+	}
+	return out
+}

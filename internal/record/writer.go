@@ -24,7 +24,7 @@ var ErrFull = errors.New("the recording has reached its largest size")
 // Options of a Writer. Zero values mean the defaults.
 type Options struct {
 	MaxSize         int64         // bytes that may be written; 0: no limit
-	EventsPerSecond int           // further ones of a second are counted and left out; 0: DefaultEvents, below 0: none
+	EventsPerSecond int           // of each kind; further ones of a second are counted and left out; 0: DefaultEvents
 	Flush           time.Duration // how long an event may wait to be written; 0: DefaultFlush
 	Now             func() time.Time
 }
@@ -45,17 +45,17 @@ type Writer struct {
 	opts Options
 	zstd *zstd.Encoder
 
-	mu      sync.Mutex
-	buf     []byte // records that wait to be written
-	packed  []byte // scratch
-	size    int64  // bytes written, all good
-	last    ledger.Snapshot
-	hooks   []ledger.Hook
-	end     End
-	second  int64 // to which inTheSec belongs
-	inSec   int
-	waiting *time.Timer
-	err     error // nothing can be written any more
+	mu       sync.Mutex
+	buf      []byte // records that wait to be written
+	packed   []byte // scratch
+	size     int64  // bytes written, all good
+	last     ledger.Snapshot
+	hooks    []ledger.Hook
+	end      End
+	second   int64          // of which inSecond counts
+	inSecond map[string]int // events by kind
+	waiting  *time.Timer
+	err      error // nothing can be written any more
 }
 
 var snapshotCodec = sync.OnceValues(func() (codec, error) { return codecOf(reflect.TypeFor[ledger.Snapshot]()) })
@@ -124,7 +124,7 @@ func (w *Writer) Snapshot(s ledger.Snapshot) error {
 	return w.flush(endReserve)
 }
 
-// Event notes an event, unless there were too many in this second. It is written within Options.Flush.
+// Event notes an event, unless there were too many of its kind in this second. It is written within Options.Flush.
 func (w *Writer) Event(e reader.Event) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -132,9 +132,9 @@ func (w *Writer) Event(e reader.Event) error {
 		return w.err
 	}
 	if second := w.opts.Now().Unix(); second != w.second {
-		w.second, w.inSec = second, 0
+		w.second, w.inSecond = second, map[string]int{}
 	}
-	if w.inSec++; w.inSec > w.opts.EventsPerSecond {
+	if w.inSecond[e.Kind]++; w.inSecond[e.Kind] > w.opts.EventsPerSecond {
 		w.end.EventsLeftOut++
 		return nil
 	}
