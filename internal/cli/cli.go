@@ -38,6 +38,12 @@ type usageError struct{ err error }
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
+// statusError ends a command that did its work and has an exit status of its own to give, with nothing
+// printed.
+type statusError struct{ status int }
+
+func (e *statusError) Error() string { return fmt.Sprintf("exit status %d", e.status) }
+
 // errFindings ends a command that did its work and found something: exit 1, nothing printed.
 var errFindings = errors.New("findings")
 
@@ -59,9 +65,12 @@ func Main(args []string, stdout, stderr io.Writer) int {
 func exitCode(err error, stderr io.Writer) int {
 	var run *runError
 	var usage *usageError
+	var status *statusError
 	switch {
 	case err == nil:
 		return ExitClean
+	case errors.As(err, &status):
+		return status.status
 	case errors.Is(err, errFindings):
 		return ExitFindings
 	case errors.As(err, &usage), !errors.As(err, &run):
@@ -97,6 +106,7 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 cannot observe.`,
 		newDrops(),
 		newRecord(),
 		newReport(),
+		newCheck(),
 		newDoctor(),
 	)
 	return root

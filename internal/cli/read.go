@@ -64,26 +64,11 @@ A capture shows one point of the path: what the kernel behind it did with the pa
 
 // read reports what the files hold. An error comes after the report of what could be read.
 func read(ctx context.Context, files []string, opts replay.Options, asJSON bool, out io.Writer) error {
-	tracker := ike.NewTracker()
-	opts.IKE = func(e reader.Event) error {
-		if m, ok := ikeMessage(e); ok {
-			tracker.Observe(m)
-		}
-		return nil
-	}
-	res, readErr := replay.Run(ctx, files, opts)
-	if res == nil {
+	doc, some, readErr := account(ctx, files, opts)
+	if !some {
 		return readErr
 	}
-	if res.Packets == 0 && readErr != nil {
-		return readErr
-	}
-	l := ledger.New(ledger.Source{Kind: ledger.KindCapture, Name: strings.Join(files, " "), Kernel: kernelRelease()})
-	l.SetHooks([]ledger.Hook{{Name: "captured packets", Attached: true, Why: fmt.Sprintf("%d packets", res.Packets)}})
-	l.Observe(res.Begin)
-	res.End.IKE = tracker.Report(res.End.At)
-	l.Observe(res.End)
-	err := conclude(report.New(l.Report()), asJSON, out)
+	err := conclude(doc, asJSON, out)
 	if readErr != nil {
 		// The exit code says that the account is not whole, whatever was found.
 		if errors.Is(err, errFindings) {
@@ -92,6 +77,28 @@ func read(ctx context.Context, files []string, opts replay.Options, asJSON bool,
 		return errors.Join(readErr, err)
 	}
 	return err
+}
+
+// account gives the report of capture files. some says whether there is any: an error may come with the
+// report of what could be read.
+func account(ctx context.Context, files []string, opts replay.Options) (doc report.Document, some bool, err error) {
+	tracker := ike.NewTracker()
+	opts.IKE = func(e reader.Event) error {
+		if m, ok := ikeMessage(e); ok {
+			tracker.Observe(m)
+		}
+		return nil
+	}
+	res, readErr := replay.Run(ctx, files, opts)
+	if res == nil || res.Packets == 0 && readErr != nil {
+		return doc, false, readErr
+	}
+	l := ledger.New(ledger.Source{Kind: ledger.KindCapture, Name: strings.Join(files, " "), Kernel: kernelRelease()})
+	l.SetHooks([]ledger.Hook{{Name: "captured packets", Attached: true, Why: fmt.Sprintf("%d packets", res.Packets)}})
+	l.Observe(res.Begin)
+	res.End.IKE = tracker.Report(res.End.At)
+	l.Observe(res.End)
+	return report.New(l.Report()), true, readErr
 }
 
 func isTerminal(w io.Writer) bool {
