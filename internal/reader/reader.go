@@ -160,7 +160,7 @@ func (r *Reader) Sample() error {
 		return nil
 	}
 	now := r.opts.Now()
-	err := r.eachState(now, func(rec *slotRecord, s *State) {
+	err := r.eachState(now, r.table.Head, func(rec *slotRecord, s *State) {
 		rec.history.add(now, s.Highest, r.opts.Horizon)
 		rec.pace.sample(now, s)
 	})
@@ -168,8 +168,8 @@ func (r *Reader) Sample() error {
 	return errors.Join(err, r.reclaim(now, nil, false))
 }
 
-// eachState reads the state of every slot in the table or on its way out of it.
-func (r *Reader) eachState(now time.Time, fn func(*slotRecord, *State)) error {
+// eachState reads the state of every slot in the table or on its way out of it, all of it or its head.
+func (r *Reader) eachState(now time.Time, read func(uint32) (*State, error), fn func(*slotRecord, *State)) error {
 	var err error
 	if r.slots, err = r.table.Slots(r.slots); err != nil {
 		return err
@@ -182,7 +182,7 @@ func (r *Reader) eachState(now time.Time, fn func(*slotRecord, *State)) error {
 		}
 	}
 	for _, rec := range r.live {
-		s, err := r.table.State(rec.slot.Index)
+		s, err := read(rec.slot.Index)
 		if err != nil {
 			return err
 		}
@@ -225,7 +225,7 @@ func (r *Reader) Snapshot(ctx context.Context, dump func(context.Context) (Dump,
 		for _, rec := range r.live {
 			rec.hasFirst = false
 		}
-		if err := r.eachState(r.opts.Now(), func(rec *slotRecord, s *State) {
+		if err := r.eachState(r.opts.Now(), r.table.Head, func(rec *slotRecord, s *State) {
 			rec.before, rec.hasFirst = s.packets(), true
 		}); err != nil {
 			return snap, err
@@ -264,7 +264,7 @@ func (r *Reader) readWire(snap *ledger.Snapshot) error {
 		byKey[key] = w
 	}
 	var errs []error
-	err := r.eachState(snap.At, func(rec *slotRecord, s *State) {
+	err := r.eachState(snap.At, r.table.State, func(rec *slotRecord, s *State) {
 		count, cpus, err := r.table.Count(rec.slot.Index)
 		if err != nil {
 			errs = append(errs, err)

@@ -3,7 +3,6 @@
 package reader
 
 import (
-	"fmt"
 	"math/bits"
 	"unsafe"
 
@@ -28,17 +27,12 @@ type Count = bpfobj.SACount
 // StateSize is how many bytes of the sa_states array one slot takes.
 const StateSize = int(unsafe.Sizeof(State{}))
 
-// DecodeState reads struct sa_state as the kernel lays it out, in the machine's byte order.
-func DecodeState(b []byte) (*State, error) {
-	if len(b) < StateSize {
-		return nil, fmt.Errorf("decode SA state: %d bytes, want %d", len(b), StateSize)
-	}
-	var s State
-	// State has the kernel's layout, so its bytes are the kernel's bytes: a copy, not a parse,
-	// because a snapshot reads thousands of these.
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&s)), StateSize), b)
-	return &s, nil
-}
+// headSize is how many bytes of it hold the identity and the counters that tell how far an SA has come.
+const headSize = int(unsafe.Offsetof(State{}.GapEvents))
+
+// bytes is the state as the kernel lays it out, in the machine's byte order: State has the kernel's layout,
+// so reading one is a copy, not a parse.
+func (s *State) bytes() []byte { return unsafe.Slice((*byte)(unsafe.Pointer(s)), StateSize) }
 
 // span is how many numbers lie between the first and the highest, over all restarts.
 func (s *State) span() uint64 {

@@ -54,9 +54,11 @@ type slotKey = bpfobj.SAKey
 type Table struct {
 	maps    WireMaps
 	mem     *ebpf.Memory // nil where the map could not be mapped
-	buf     []byte
+	states  [2]State     // scratch: what was read last, and before
 	cpus    int
 	noBatch bool
+	keys    []slotKey // scratch of Slots
+	values  []uint32
 }
 
 // OpenTable prepares to read the maps; they stay the caller's.
@@ -69,7 +71,7 @@ func OpenTable(m WireMaps) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open SA table: %w", err)
 	}
-	t := &Table{maps: m, cpus: cpus, buf: make([]byte, StateSize)}
+	t := &Table{maps: m, cpus: cpus}
 	// Mapping saves a system call an SA. Where it is refused, look-ups do the same more slowly.
 	if mem, err := m.SAStates.Memory(); err == nil {
 		t.mem = mem
@@ -107,7 +109,10 @@ func (t *Table) Slots(dst []Slot) ([]Slot, error) {
 func (t *Table) slotsBatch(dst []Slot) ([]Slot, error) {
 	// The kernel refuses a buffer smaller than one hash bucket; the whole table always fits.
 	n := int(t.maps.SASlots.MaxEntries())
-	keys, slots := make([]slotKey, n), make([]uint32, n)
+	if t.keys == nil {
+		t.keys, t.values = make([]slotKey, n), make([]uint32, n)
+	}
+	keys, slots := t.keys, t.values
 	var cursor ebpf.MapBatchCursor
 	for {
 		got, err := t.maps.SASlots.BatchLookup(&cursor, keys, slots, nil)
@@ -126,20 +131,25 @@ func (t *Table) slotsBatch(dst []Slot) ([]Slot, error) {
 // stateTries bounds the reads of one state until two in a row agree.
 const stateTries = 4
 
-// State reads the state of one slot. Its counters change in several steps, so it is read until two
-// reads agree. A read that meets a packet between two of its own updates can still be off by that
-// packet; once packets rest, every read is exact.
-func (t *Table) State(slot uint32) (*State, error) {
-	var last *State
-	for range stateTries {
-		s, err := t.readState(slot)
-		if err != nil {
+// State reads the state of one slot, which holds until the next is read. Its counters change in several
+// steps, so it is read until two reads agree. A read that meets a packet between two of its own updates can
+// still be off by that packet; once packets rest, every read is exact.
+func (t *Table) State(slot uint32) (*State, error) { return t.agreed(slot, StateSize) }
+
+// Head is State without what lies behind the counters, which stays as it was and means nothing: the window
+// above all. It costs a twentieth.
+func (t *Table) Head(slot uint32) (*State, error) { return t.agreed(slot, headSize) }
+
+func (t *Table) agreed(slot uint32, size int) (*State, error) {
+	s, last := &t.states[0], &t.states[1]
+	for try := range stateTries {
+		if err := t.readState(slot, s, size); err != nil {
 			return nil, err
 		}
-		if last != nil && sameCounts(last, s) {
-			return s, nil
+		if try > 0 && sameCounts(last, s) {
+			break
 		}
-		last = s
+		s, last = last, s
 	}
 	return last, nil
 }
@@ -149,18 +159,20 @@ func sameCounts(a, b *State) bool {
 		a.ClosedSpan == b.ClosedSpan && a.Duplicates == b.Duplicates && a.Stale == b.Stale
 }
 
-func (t *Table) readState(slot uint32) (*State, error) {
+// readState reads the first so many bytes of a state.
+func (t *Table) readState(slot uint32, into *State, size int) error {
 	if t.mem == nil {
 		b, err := t.maps.SAStates.LookupBytes(slot)
 		if err != nil {
-			return nil, fmt.Errorf("read sa_states slot %d: %w", slot, err)
+			return fmt.Errorf("read sa_states slot %d: %w", slot, err)
 		}
-		return DecodeState(b)
+		copy(into.bytes(), b)
+		return nil
 	}
-	if _, err := t.mem.ReadAt(t.buf, int64(slot)*int64(StateSize)); err != nil {
-		return nil, fmt.Errorf("read sa_states slot %d: %w", slot, err)
+	if _, err := t.mem.ReadAt(into.bytes()[:size], int64(slot)*int64(StateSize)); err != nil {
+		return fmt.Errorf("read sa_states slot %d: %w", slot, err)
 	}
-	return DecodeState(t.buf)
+	return nil
 }
 
 // Count sums one slot's per-CPU counts, and says how many packets each CPU counted.
@@ -213,12 +225,12 @@ func (t *Table) remove(s Slot) error {
 
 // recycle empties a slot that no program can reach any more and offers it again (bpf/lib/maps.h).
 func (t *Table) recycle(slot uint32) error {
-	clear(t.buf)
+	empty := (&State{}).bytes()
 	if t.mem != nil {
-		if _, err := t.mem.WriteAt(t.buf, int64(slot)*int64(StateSize)); err != nil {
+		if _, err := t.mem.WriteAt(empty, int64(slot)*int64(StateSize)); err != nil {
 			return fmt.Errorf("empty sa_states slot %d: %w", slot, err)
 		}
-	} else if err := t.maps.SAStates.Put(slot, t.buf); err != nil {
+	} else if err := t.maps.SAStates.Put(slot, empty); err != nil {
 		return fmt.Errorf("empty sa_states slot %d: %w", slot, err)
 	}
 	if err := t.maps.SACounts.Put(slot, make([]Count, t.cpus)); err != nil {
