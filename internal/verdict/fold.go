@@ -84,8 +84,9 @@ const minFoldConfidence = 0.5
 // what it explains. The folded findings stay whole, under their cause.
 func fold(all []Finding) []Finding {
 	parent := make([]int, len(all))
+	causes := indexCauses(all)
 	for i := range all {
-		parent[i] = causeOf(all, i)
+		parent[i] = causes.of(i)
 	}
 	root := func(i int) int {
 		for parent[i] >= 0 {
@@ -113,27 +114,6 @@ func fold(all []Finding) []Finding {
 		}
 	}
 	return out
-}
-
-// causeOf finds the surest finding that explains finding i, or -1.
-func causeOf(all []Finding, i int) int {
-	best := -1
-	for j := range all {
-		if j == i || all[j].Confidence < minFoldConfidence || !explains(&all[j], &all[i]) {
-			continue
-		}
-		if best < 0 || all[j].Confidence > all[best].Confidence {
-			best = j
-		}
-	}
-	return best
-}
-
-func explains(cause, effect *Finding) bool {
-	return slices.ContainsFunc(foldings, func(f folding) bool {
-		return f.cause == cause.ID && slices.Contains(f.effects, effect.ID) && !slices.Contains(cause.spares, effect.ID) &&
-			related(f.within, cause.Subject, effect.Subject)
-	})
 }
 
 func related(within closeness, a, b Subject) bool {
