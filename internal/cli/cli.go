@@ -108,6 +108,7 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 cannot observe.`,
 		newReport(),
 		newCheck(),
 		newDoctor(),
+		newProbe(),
 	)
 	return root
 }

@@ -93,3 +93,6 @@ func shrinkRemedies(p *ledger.PMTUPath, family, inner int) []Remedy {
 			"Windows: netsh interface ipv4 set subinterface \"<name>\" mtu=%d store=persistent.", mss4, inner, inner)},
 	}
 }
+
+// Shrink says how to keep inner packets of a family within an MTU.
+func Shrink(mtu, family int) []Remedy { return shrinkRemedies(nil, family, mtu) }
