@@ -210,6 +210,25 @@ static __always_inline __u32 silent_cause(struct sk_buff *skb, __u32 site, __u32
 	return CAUSE_NONE;
 }
 
+/* For the packet and the drops programs, if they are there: they run later for the same packet on this CPU.
+ */
+static __always_inline void explain_drop(const struct drop *d, struct sk_buff *skb, __u32 slot)
+{
+	__u32 zero = 0;
+	struct claim_mark *mark = bpf_map_lookup_elem(&claimed_skb, &zero);
+
+	if (!mark)
+		return;
+	mark->mib = slot;
+	mark->cause = d->cause;
+	mark->seq = d->seq;
+	mark->top = d->top;
+	mark->distance = d->distance;
+	mark->spi = d->key.spi;
+	mark->dir = d->key.dir;
+	mark->explained = (__u64)skb;
+}
+
 static __always_inline void refuse_silently(struct shadow *s, struct sk_buff *skb, __u64 location, __u32 site,
 					    __u32 cause, __u32 reason)
 {
@@ -221,7 +240,7 @@ static __always_inline void refuse_silently(struct shadow *s, struct sk_buff *sk
 	know_device(d, skb);
 	know_flow(d, skb, site);
 	count_refusal(d);
-	explain((__u64)skb, 0, cause);
+	explain_drop(d, skb, 0);
 	tell(d, location, 0, reason);
 }
 
@@ -284,7 +303,7 @@ static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u
 		know_flow(d, skb, site);
 		count_refusal(d);
 	}
-	explain((__u64)skb, slot, d->cause);
+	explain_drop(d, skb, slot);
 	account(d, location, slot, reason);
 	/*
 	 * A packet that came out of one SA and for which the look-up of another fails is counted here for
@@ -359,7 +378,7 @@ static __always_inline int note(struct drop *d, struct sk_buff *skb)
 		return 0;
 	}
 	know_device(d, skb);
-	explain((__u64)skb, 0, d->cause);
+	explain_drop(d, skb, 0);
 	account(d, 0, 0, 0);
 	claim((__u64)skb);
 	return 0;

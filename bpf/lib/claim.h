@@ -12,6 +12,11 @@ struct claim_mark {
 	__u64 explained; /* packet whose end `mib` and `cause` tell */
 	__u32 mib;	 /* xfrm counter that moved, this kernel's numbering; 0: none */
 	__u32 cause;	 /* enum cause */
+	__u64 seq;	 /* of the explained packet, 0: not known */
+	__u64 top;	 /* its SA's highest number */
+	__u64 distance;	 /* below that, of a late packet */
+	__u32 spi;
+	__u32 dir; /* enum direction */
 };
 
 struct {
@@ -43,20 +48,7 @@ static __always_inline bool claimed(__u64 skb)
 	return true;
 }
 
-/* What the stack programs know of this packet's end, whoever counts it. */
-static __always_inline void explain(__u64 skb, __u32 mib, __u32 cause)
-{
-	__u32 zero = 0;
-	struct claim_mark *mark = bpf_map_lookup_elem(&claimed_skb, &zero);
-
-	if (!mark)
-		return;
-	mark->explained = skb;
-	mark->mib = mib;
-	mark->cause = cause;
-}
-
-/* Reads that, and ends it. */
+/* What the stack programs know of this packet's end, whoever counts it; and the end of the note. */
 static __always_inline void explained(__u64 skb, __u32 *mib, __u32 *cause)
 {
 	__u32 zero = 0;

@@ -69,6 +69,11 @@ type StackClaimMark struct {
 	Explained uint64
 	Mib       uint32
 	Cause     uint32
+	Seq       uint64
+	Top       uint64
+	Distance  uint64
+	Spi       uint32
+	Dir       uint32
 }
 
 type StackEventBudget struct {

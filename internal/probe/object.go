@@ -28,12 +28,14 @@ type object struct {
 	unwanted func(Options) bool
 	// configure writes the object's constants; nil: it has none.
 	configure func(*ebpf.CollectionSpec, facts, Options) error
+	// maps are its maps where those are made before it is loaded; nil: it makes them itself.
+	maps func(*Set) *ebpf.Collection
 	// part makes what fills in the object's share of a snapshot; nil: it has none.
 	part func(*ebpf.Collection, facts) (reader.Part, error)
 }
 
 // objects lists them all, in the order in which they are attached.
-var objects = []object{inner, pmtuObject, dropObject, latency}
+var objects = []object{inner, pmtuObject, dropObject, latency, packets}
 
 // wanted lists the objects that the options ask for. Who asks for drops of every kind asks for them alone.
 func wanted(opts Options) []object {
@@ -160,6 +162,13 @@ func (s *Set) tryObject(o object, f facts, hooks []Hook) (*ebpf.Collection, []tr
 			}
 		}
 	}
+	if o.maps != nil {
+		for name, m := range replacements(spec, o.maps(s)) {
+			if opts.MapReplacements[name] == nil {
+				opts.MapReplacements[name] = m
+			}
+		}
+	}
 	specs := maps.Clone(spec.Programs)
 	coll, dropped, err := loadDropping(spec, opts)
 	if err != nil {
@@ -208,7 +217,9 @@ func (o loadedObject) source(src *reader.Source) error {
 	if err != nil {
 		return fmt.Errorf("read the %s programs: %w", o.name, err)
 	}
-	src.Parts = append(src.Parts, part)
+	if part != nil {
+		src.Parts = append(src.Parts, part)
+	}
 	if src.Events == nil {
 		src.Events, src.Lost = o.coll.Maps["events"], o.coll.Maps["lost_counts"]
 	}

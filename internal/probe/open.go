@@ -96,8 +96,13 @@ func (s *Set) open(k *Kernel, opts Options) error {
 			return err
 		}
 	}
+	f := facts{k.Tables, k.Symbols}
+	if s.plan.Options.Packets != nil {
+		if err := s.attachPackets(f); err != nil {
+			return err
+		}
+	}
 	if len(s.plan.Stack) > 0 {
-		f := facts{k.Tables, k.Symbols}
 		s.attachStack(f, k.TablesErr)
 		for _, o := range wanted(s.plan.Options) {
 			s.attachObject(o, f, k.TablesErr)

@@ -56,6 +56,7 @@ type Options struct {
 	Marks        uint32            // mark packets whose number is a multiple of this power of two; 0: none
 	Latency      bool              // measure how long packets spend in xfrm
 	NoInner      bool              // leave out the programs that follow TCP inside the tunnels
+	Packets      *PacketOptions    // copy packets; nil: none
 	RunTimeStats bool              // have the kernel measure the programs' run time, which slows all of this machine's a little
 
 	// Drops attributes drops of every kind, and nothing else beside the stack's own hooks.

@@ -29,6 +29,7 @@ type Set struct {
 	stack *stackSet // nil: not observed
 
 	objects []loadedObject
+	packet  packetSet // empty: nobody asked for packets
 
 	mu       sync.Mutex
 	links    []attached // in the order of attaching
@@ -101,6 +102,9 @@ func (s *Set) Source() (reader.Source, error) {
 	if s.stack != nil {
 		s.stack.source(&src)
 	}
+	for name, p := range s.packet.progs {
+		src.Programs["packet/"+name] = p
+	}
 	for _, o := range s.objects {
 		if err := o.source(&src); err != nil {
 			return src, err
@@ -140,6 +144,7 @@ func (s *Set) Close() error {
 	for _, o := range s.objects {
 		o.coll.Close()
 	}
+	s.packet.close()
 	if s.stack != nil {
 		s.stack.coll.Close()
 	}
