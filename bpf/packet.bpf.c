@@ -258,6 +258,16 @@ out:
 	return 0;
 }
 
+/* Which packet before encryption this was. */
+static __always_inline void recall_cookie(struct packet_head *h, struct sk_buff *skb)
+{
+	__u64 key = (__u64)skb;
+	struct passing *p = bpf_map_lookup_elem(&passing_out, &key);
+
+	if (p && p->spi == h->spi && h->time_ns - p->time_ns <= STALE_NS)
+		h->cookie = p->cookie;
+}
+
 /* What the stack programs have just said about this packet, and the end of the note. */
 static __always_inline bool recall_cause(struct packet_head *h, struct sk_buff *skb)
 {
@@ -329,6 +339,8 @@ int packet_drop(struct bpf_raw_tracepoint_args *ctx)
 		h.dir = is_outbound(&at) ? DIR_OUT : DIR_IN;
 	if (!(h.flags & PACKET_FLAG_SEQ))
 		recall_number(&h, skb);
+	if (h.dir == DIR_OUT)
+		recall_cookie(&h, skb);
 	h.location = ctx->args[1];
 	h.reason = cfg_has_reason ? (__u32)ctx->args[2] : 0;
 	c = packet_count_of(0, PACKET_DROP);

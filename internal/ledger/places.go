@@ -138,6 +138,12 @@ func (d *DropID) loss(p Place) bool {
 	return true
 }
 
+// Loss concludes where a packet was dropped, and whether that is a packet lost.
+func (d *DropID) Loss() (Place, bool) {
+	p := d.place()
+	return p, d.loss(p)
+}
+
 // afterWire says whether the egress wire hook (TC) had already seen the packet.
 func afterWire(p Place) bool { return p == PlaceQueue || p == PlaceDevice }
 
