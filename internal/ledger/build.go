@@ -360,6 +360,8 @@ func (l *Ledger) selfReport() SelfReport {
 		Evicted:         s["evicted"],
 		Lost:            lost,
 		NsPerRun:        l.selfNow.NsPerRun,
+		Runs:            l.selfNow.Runs,
+		MapBytes:        l.selfNow.MapBytes,
 		CPUPercent:      l.selfNow.CPUPercent,
 	}
 }

@@ -208,6 +208,8 @@ type Self struct {
 	RecursionMisses uint64             // program runs the kernel skipped
 	Evicted         uint64             // idle SAs folded away to free their slots
 	NsPerRun        map[string]float64 // per program, where the kernel measures it
+	Runs            map[string]uint64  // of the same programs, while it was measured
+	MapBytes        *uint64            // memory of the programs' maps; nil: the kernel does not tell
 	CPUPercent      float64
 }
 

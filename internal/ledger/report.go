@@ -246,6 +246,8 @@ type SelfReport struct {
 	Evicted          int64              `json:"evicted"`
 	Lost             map[string]int64   `json:"lost"` // every cause by name, those above included
 	NsPerRun         map[string]float64 `json:"bpf_ns_per_run"`
+	Runs             map[string]uint64  `json:"bpf_runs,omitempty"`  // of the same programs; left out like their times where nobody asked
+	MapBytes         *uint64            `json:"map_bytes,omitempty"` // memory of the programs' maps; absent: not known
 	CPUPercent       float64            `json:"cpu_percent"`
 }
 

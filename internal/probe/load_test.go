@@ -47,6 +47,12 @@ func TestHundredThousand(t *testing.T) {
 	if snap.Self.RecursionMisses != 0 || len(snap.Self.Lost) != 0 {
 		t.Errorf("self: %+v", snap.Self)
 	}
+	if n := snap.Self.Runs["xdp_ingress"]; n < packets {
+		t.Errorf("runs of xdp_ingress: %d for %d packets", n, packets)
+	}
+	if b := snap.Self.MapBytes; b == nil || *b < ringBytes(t, s) {
+		t.Errorf("memory of all maps: %v, of which the ring alone has %d", b, ringBytes(t, s))
+	}
 	if ns := snap.Self.NsPerRun["xdp_ingress"]; ns <= 0 {
 		t.Errorf("run time of xdp_ingress: %v ns", ns)
 	}
@@ -202,4 +208,14 @@ func TestDevices(t *testing.T) {
 	if d, ok := got["wan.7"]; ok && (d.Kind != "vlan" || len(d.Lower) != 1 || d.Lower[0] != got["wan"].Index) {
 		t.Errorf("wan.7: %+v", d)
 	}
+}
+
+// ringBytes is the size that the event ring was made with.
+func ringBytes(t *testing.T, s *Set) uint64 {
+	t.Helper()
+	src, err := s.Source()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return uint64(src.Events.MaxEntries())
 }

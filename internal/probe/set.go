@@ -110,7 +110,39 @@ func (s *Set) Source() (reader.Source, error) {
 			return src, err
 		}
 	}
-	return src, nil
+	var err error
+	src.Maps, err = s.allMaps()
+	return src, err
+}
+
+// allMaps lists every map of the objects. The objects share some of them, under descriptors of their own.
+func (s *Set) allMaps() ([]*ebpf.Map, error) {
+	var collections []*ebpf.Collection
+	if s.wire != nil {
+		collections = append(append(collections, s.wire.maps), s.wire.colls...)
+	}
+	if s.stack != nil {
+		collections = append(collections, s.stack.coll)
+	}
+	for _, o := range s.objects {
+		collections = append(collections, o.coll)
+	}
+	var out []*ebpf.Map
+	seen := map[ebpf.MapID]bool{}
+	for _, c := range collections {
+		for name, m := range c.Maps {
+			info, err := m.Info()
+			if err != nil {
+				return nil, fmt.Errorf("ask for map %s: %w", name, err)
+			}
+			// Kernels before 4.13 give no id; those are not supported anyway.
+			if id, ok := info.ID(); ok && !seen[id] {
+				seen[id] = true
+				out = append(out, m)
+			}
+		}
+	}
+	return out, nil
 }
 
 // Detach takes every hook away, the last attached first, and keeps the maps: what was counted can

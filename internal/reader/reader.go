@@ -23,6 +23,7 @@ type Source struct {
 	Events   *ebpf.Map
 	Lost     *ebpf.Map
 	Programs map[string]*ebpf.Program
+	Maps     []*ebpf.Map // every map of the objects, each once
 	// Sync brings the stack programs' view of the kernel's counters up to date; nil without them.
 	Sync func() error
 	// Parts fill in what other objects and sources know, after wire and stack were read.

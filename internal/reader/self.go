@@ -84,17 +84,41 @@ func (r *Reader) readSelf(snap *ledger.Snapshot) error {
 		// Counted only while kernel.bpf_stats_enabled, or ebpf.EnableStats, asks for it.
 		if stats.RunCount > 0 {
 			if self.NsPerRun == nil {
-				self.NsPerRun = make(map[string]float64)
+				self.NsPerRun, self.Runs = make(map[string]float64), make(map[string]uint64)
 			}
+			self.Runs[name] = stats.RunCount
 			self.NsPerRun[name] = float64(stats.Runtime.Nanoseconds()) / float64(stats.RunCount)
 		}
 	}
+	bytes, err := mapBytes(r.src.Maps)
+	errs, self.MapBytes = append(errs, err), bytes
 	used, err := cpuTime()
 	errs = append(errs, err)
 	if wall := snap.At.Sub(r.started); wall > 0 {
 		self.CPUPercent = 100 * float64(used-r.usedBefore) / float64(wall)
 	}
 	return errors.Join(errs...)
+}
+
+// mapBytes sums what the kernel says the maps hold: exact from 6.4 on (map_mem_usage of struct
+// bpf_map_ops), a close estimate before. It is nil where there are none or the kernel does not tell.
+func mapBytes(maps []*ebpf.Map) (*uint64, error) {
+	var sum uint64
+	for _, m := range maps {
+		info, err := m.Info()
+		if err != nil {
+			return nil, fmt.Errorf("read size of a map: %w", err)
+		}
+		n, told := info.Memlock()
+		if !told {
+			return nil, nil
+		}
+		sum += n
+	}
+	if sum == 0 {
+		return nil, nil
+	}
+	return &sum, nil
 }
 
 // cpuTime is what this process has used of all CPUs.

@@ -29,7 +29,7 @@ var compareAddr = cmp.Options{
 	// Running times differ from run to run.
 	cmp.FilterPath(func(p cmp.Path) bool {
 		name := p.Last().String()
-		return name == ".NsPerRun" || name == ".CPUPercent"
+		return name == ".NsPerRun" || name == ".Runs" || name == ".MapBytes" || name == ".CPUPercent"
 	}, cmp.Ignore()),
 	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 }
