@@ -100,6 +100,7 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 cannot observe.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		newDiagnose(),
+		newWatch(),
 		newRead(),
 		newTrace(),
 		newServe(),

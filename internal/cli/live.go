@@ -28,6 +28,7 @@ type liveOptions struct {
 	latency      bool
 	marks        uint32 // see probe.Options; of commands whose readers compare the clocks of two ends
 	noInner      bool
+	stats        bool // measure the programs' run time
 }
 
 func (o *liveOptions) addFlags(f *pflag.FlagSet) {
@@ -56,6 +57,7 @@ func (o *liveOptions) probeOptions() (probe.Options, error) {
 		Latency:      o.latency,
 		Marks:        o.marks,
 		NoInner:      o.noInner,
+		RunTimeStats: o.stats,
 	}
 	for _, p := range o.nattPorts {
 		if p == 0 || p > 65535 {

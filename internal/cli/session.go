@@ -92,6 +92,16 @@ func (s *session) open(ctx context.Context, name string, opts probe.Options) (er
 	return nil
 }
 
+// restart lets the account begin anew: the next observe is its baseline.
+func (s *session) restart() {
+	if s.ledger != nil {
+		s.ledger = ledger.New(s.source)
+	}
+	if s.rolling != nil {
+		s.rolling = ledger.NewRolling(s.source, s.period)
+	}
+}
+
 // askNames begins to ask strongSwan for the names of its SAs. A host without it is no worse observed; only
 // who named a socket is told that it does not answer.
 func (s *session) askNames(ctx context.Context, o *liveOptions) {

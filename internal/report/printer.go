@@ -3,6 +3,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -21,6 +22,7 @@ const columns = 100
 type printer struct {
 	w     io.Writer
 	color bool
+	width int // 0: columns
 	err   error
 }
 
@@ -34,8 +36,9 @@ func (p *printer) line(format string, args ...any) {
 // wrap writes text behind a first indent and breaks it between words.
 func (p *printer) wrap(first, rest, text string) {
 	line, filled := first, false
+	width := cmp.Or(p.width, columns)
 	for word := range strings.FieldsSeq(clean(text)) {
-		if filled && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > columns {
+		if filled && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
 			p.line("%s", line)
 			line, filled = rest, false
 		}
