@@ -23,9 +23,6 @@ const (
 	ExitObserve  = 3 // cannot observe: privileges, kernel, interface, file
 )
 
-// version is stamped by the linker.
-var version = "unknown"
-
 // runError marks an error that came from doing the work, not from reading the command line.
 type runError struct{ err error }
 
@@ -82,6 +79,9 @@ func exitCode(err error, stderr io.Writer) int {
 	}
 }
 
+// Root is the command line as a tree, for what is generated from it.
+func Root() *cobra.Command { return newRoot() }
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "xfrmscope",
@@ -96,7 +96,7 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 cannot observe.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.SetVersionTemplate("xfrmscope {{.Version}}\n")
+	root.SetVersionTemplate(versionLine())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		newDiagnose(),

@@ -24,7 +24,7 @@ func (s *session) firewall(_ context.Context, snap *ledger.Snapshot) error {
 	r := &s.rules
 	if r.at.IsZero() || time.Since(r.at) >= r.pace {
 		r.at, r.drops, r.clamps = time.Now(), nil, nil
-		if rules, err := netfilter.Read(s.ns.FD()); err == nil {
+		if rules, err := netfilter.Read(s.ns.SocketFD()); err == nil {
 			r.drops, r.clamps = rules.Drops, rules.Clamps
 		}
 	}

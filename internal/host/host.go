@@ -15,6 +15,7 @@ import (
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/netns"
@@ -39,6 +40,9 @@ func Open(ns *netns.Handle) *Source {
 	s := &Source{ns: ns, fixed: map[int]fixed{}}
 	err := ns.Do(func() (err error) {
 		s.sysfs, err = openSysfs()
+		if errors.Is(err, unix.EPERM) && ns.SocketFD() == 0 {
+			s.sysfs, err = mountedSysfs, nil
+		}
 		if err != nil {
 			s.note("queues of devices (sysfs)", err)
 		}
@@ -52,7 +56,11 @@ func Open(ns *netns.Handle) *Source {
 		s.note("devices", err)
 		return s
 	}
-	if s.links, err = netlink.NewHandleAt(vnetns.NsHandle(ns.FD())); err != nil {
+	at := vnetns.None()
+	if fd := ns.SocketFD(); fd != 0 {
+		at = vnetns.NsHandle(fd)
+	}
+	if s.links, err = netlink.NewHandleAt(at); err != nil {
 		s.links = nil
 		s.note("devices (rtnetlink)", err)
 	}

@@ -39,6 +39,10 @@ func openSysfs() (s *sysfs, err error) {
 	return &sysfs{fd: fd, root: fmt.Sprintf("/proc/self/fd/%d", fd)}, nil
 }
 
+// mountedSysfs is what everybody sees. Without CAP_SYS_ADMIN there is no other; it shows the process's own
+// network namespace unless somebody mounted it from another.
+var mountedSysfs = &sysfs{fd: -1, root: "/sys"}
+
 // rps reads the rps_cpus of each receive queue of a device, in the order of the queues.
 func (s *sysfs) rps(device string) ([]string, error) {
 	paths, err := filepath.Glob(filepath.Join(s.root, "class/net", device, "queues/rx-*/rps_cpus"))
@@ -66,4 +70,9 @@ func (s *sysfs) rps(device string) ([]string, error) {
 }
 
 // Close lets the mount go.
-func (s *sysfs) Close() error { return unix.Close(s.fd) }
+func (s *sysfs) Close() error {
+	if s.fd < 0 {
+		return nil
+	}
+	return unix.Close(s.fd)
+}

@@ -29,7 +29,7 @@ type Ruleset struct {
 	Clamps []ledger.MSSClamp
 }
 
-// Read reads the ruleset of the network namespace that ns is a descriptor of.
+// Read reads the ruleset of the network namespace that ns is a descriptor of, or for 0 of the process's own.
 func Read(ns int) (Ruleset, error) {
 	none := Ruleset{Drops: []ledger.FirewallRule{}, Clamps: []ledger.MSSClamp{}}
 	if _, err := os.Stat(module); err != nil {

@@ -23,6 +23,7 @@ const Dir = "/run/netns"
 type Handle struct {
 	file *os.File
 	name string
+	here bool // the process is in it already: entering it takes no privilege
 }
 
 // Open opens the namespace NAME of Dir, the one a path points to, or, for "", the caller's own.
@@ -52,7 +53,25 @@ func Open(nameOrPath string) (*Handle, error) {
 			fmt.Errorf("open network namespace %q: %s is not a network namespace; %s", nameOrPath, path, known()),
 			f.Close())
 	}
-	return &Handle{file: f, name: nameOrPath}, nil
+	h := &Handle{file: f, name: nameOrPath}
+	own, err := inode("/proc/self/ns/net")
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	it, err := h.Inode()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	h.here = own == it
+	return h, nil
+}
+
+func inode(path string) (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, fmt.Errorf("identify network namespace %s: %w", path, err)
+	}
+	return st.Ino, nil
 }
 
 // Names lists the namespaces that have a name, sorted.
@@ -90,6 +109,15 @@ func (h *Handle) Name() string { return h.name }
 // FD is the namespace's file descriptor, valid until Close.
 func (h *Handle) FD() int { return int(h.file.Fd()) }
 
+// SocketFD is what libraries want that open sockets in a namespace: its descriptor, or 0 where the process
+// is in it anyway. Entering a namespace takes CAP_SYS_ADMIN, even where it changes nothing.
+func (h *Handle) SocketFD() int {
+	if h.here {
+		return 0
+	}
+	return h.FD()
+}
+
 // Inode identifies the namespace on this machine.
 func (h *Handle) Inode() (uint64, error) {
 	var st unix.Stat_t
@@ -103,13 +131,18 @@ func (h *Handle) Inode() (uint64, error) {
 func (h *Handle) Close() error { return h.file.Close() }
 
 // Do runs fn in the namespace and waits for it. fn runs on an operating system thread of its own,
-// which ends with it: a thread that changed its namespace never returns to Go's pool. Sockets that
+// which, if it had to enter the namespace, ends with it: a thread that changed its namespace never returns to Go's pool. Sockets that
 // fn opens stay in the namespace and may be used elsewhere afterwards.
 func (h *Handle) Do(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		// Deliberately never unlocked: see above.
 		runtime.LockOSThread()
+		if h.here {
+			defer runtime.UnlockOSThread() // nothing was changed
+			done <- fn()
+			return
+		}
 		if err := unix.Setns(h.FD(), unix.CLONE_NEWNET); err != nil {
 			if errors.Is(err, unix.EPERM) {
 				err = fmt.Errorf("%w; run as root or with CAP_SYS_ADMIN", err)

@@ -55,7 +55,7 @@ type Client struct {
 }
 
 // Open connects to the network namespace that netns is a file descriptor of, or for 0 to that of the
-// calling thread. The descriptor must stay open until Close.
+// calling thread, which takes no privilege to enter. The descriptor must stay open until Close.
 func Open(netns int) (*Client, error) {
 	if nlDebug != "" || os.Getenv("NLDEBUG") != "" {
 		return nil, fmt.Errorf("open xfrm netlink: %w", ErrDebugged)
