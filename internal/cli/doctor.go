@@ -78,12 +78,15 @@ const (
 
 // diagnosis is what doctor found; it marshals to the object of `doctor --json`.
 type diagnosis struct {
-	Schema     string       `json:"schema"`
-	Kernel     string       `json:"kernel"`
-	Netns      string       `json:"netns,omitempty"`
-	Verdict    string       `json:"verdict"`
-	Privileges string       `json:"privileges,omitempty"` // what is lacking and what to do; empty: nothing
-	Features   []feature    `json:"features"`
+	Schema     string    `json:"schema"`
+	Kernel     string    `json:"kernel"`
+	Netns      string    `json:"netns,omitempty"`
+	Verdict    string    `json:"verdict"`
+	Privileges string    `json:"privileges,omitempty"` // what is lacking and what to do; empty: nothing
+	Features   []feature `json:"features"`
+
+	Confined []kernel.Confinement `json:"confined"` // what else may forbid it
+
 	Hooks      []doctorHook `json:"hooks"`
 	SADatabase ledger.Hook  `json:"sa_database"`
 	SAs        *int         `json:"sas"`  // null: not readable
@@ -112,15 +115,17 @@ type doctorHook struct {
 func examine(ctx context.Context, opts probe.Options) (d diagnosis, err error) {
 	d = diagnosis{
 		Schema: ledger.Schema, Kernel: kernelRelease(), Netns: opts.Netns, Verdict: verdictNothing,
-		Features: []feature{}, Hooks: []doctorHook{}, Host: []hostCheck{},
+		Features: []feature{}, Hooks: []doctorHook{}, Host: []hostCheck{}, Confined: []kernel.Confinement{},
 	}
+	d.Confined = append(d.Confined, kernel.Confinements("")...)
 	if err := kernel.CheckCapabilities(); err != nil {
 		d.Privileges = err.Error()
 		return d, nil
 	}
 	k, err := probe.AskKernel()
 	if err != nil {
-		return d, err
+		d.Privileges = err.Error()
+		return d, nil
 	}
 	d.Features = features(k)
 	ns, err := netns.Open(opts.Netns)
@@ -148,6 +153,9 @@ func examine(ctx context.Context, opts probe.Options) (d diagnosis, err error) {
 	settings, err := machine.Read()
 	if err != nil {
 		return d, err
+	}
+	if d.SAs != nil && *d.SAs == 0 {
+		settings.Notes = append(settings.Notes, "no SA in this network namespace: if the gateway's tunnels are in another, name it with --netns (in a container: the host's network)")
 	}
 	d.Host, d.Notes = examineHost(settings, plan), slices.Concat(plan.Notes, settings.Notes)
 	if d.Review, err = review(ctx, sadb, machine, settings); err != nil {
@@ -230,6 +238,11 @@ func (d *diagnosis) writeText(w io.Writer) error {
 		fmt.Fprintf(&b, "  missing   %s\n", d.Privileges)
 	} else {
 		b.WriteString("  ok\n")
+	}
+	for _, c := range d.Confined {
+		fmt.Fprintf(&b, "  confined  %s\n", c.Name)
+		writeDetail(&b, "means", c.Does)
+		writeDetail(&b, "remedy", c.Do)
 	}
 	if len(d.Features) > 0 {
 		b.WriteString("\nKERNEL\n")

@@ -5,6 +5,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -43,7 +44,10 @@ func CheckCapabilities() error {
 	if err != nil {
 		return err
 	}
-	return missing(effective)
+	if err := missing(effective); err != nil {
+		return err
+	}
+	return unconfined()
 }
 
 func missing(effective uint64) error {
@@ -59,8 +63,20 @@ func missing(effective uint64) error {
 	if len(lacking) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%w %s (to %s): run as root, or give the binary file capabilities: setcap %s+ep",
-		ErrCapability, strings.Join(lacking, ", "), strings.Join(purposes, "; "), strings.ToLower(strings.Join(lacking, ",")))
+	return fmt.Errorf("%w %s (to %s): run as root, or give the binary all that it needs: setcap %s+ep %s; in a container --cap-add each of them",
+		ErrCapability, strings.Join(lacking, ", "), strings.Join(purposes, "; "), fileCapabilities, executable())
+}
+
+// fileCapabilities is what setcap wants for a binary that is to work without root: Needed, and CAP_SYSLOG
+// for the addresses of the kernel's functions.
+const fileCapabilities = "cap_bpf,cap_perfmon,cap_net_admin,cap_syslog"
+
+func executable() string {
+	path, err := os.Executable()
+	if err != nil {
+		return "xfrmscope"
+	}
+	return path
 }
 
 func effectiveCapabilities() (uint64, error) {

@@ -85,7 +85,7 @@ func ParseSymbols(r io.Reader) (*Symbols, error) {
 		if hidden > 0 {
 			return nil, ErrSymbolsHidden
 		}
-		return nil, errors.New("symbol table has no functions")
+		return nil, errors.New("/proc/kallsyms lists no function: a container may have masked it; give it the host's, or run on the host")
 	}
 	slices.SortStableFunc(s.byAddress, func(a, b symbol) int { return cmp.Compare(a.address, b.address) })
 	for i, sym := range s.byAddress {

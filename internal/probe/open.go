@@ -29,15 +29,36 @@ func AskKernel() (*Kernel, error) {
 	if err := kernel.CheckCapabilities(); err != nil {
 		return nil, err
 	}
-	// Below 5.11 the kernel counts BPF memory against a limit that is far too small.
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("lift the limit on locked memory: %w: run as root or with CAP_SYS_RESOURCE", err)
+	if err := mayUseBPF(); err != nil {
+		return nil, err
 	}
 	k := &Kernel{Features: kernel.ProbeFeatures()}
 	k.Symbols, k.SymbolsErr = kernel.LoadSymbols()
 	k.Tables, k.TablesErr = kernel.LoadTables()
 	k.Capabilities = Ask(k.Features, k.Symbols)
 	return k, nil
+}
+
+// mayUseBPF makes a map, which needs no more than the call itself and the memory for it.
+func mayUseBPF() error {
+	// Below 5.11 the kernel counts BPF memory against a limit that is far too small.
+	limit := rlimit.RemoveMemlock()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err == nil {
+		err = m.Close()
+	}
+	switch {
+	case errors.Is(err, unix.EPERM) && limit != nil:
+		return fmt.Errorf("make a BPF map: %w, although the capabilities are there: a seccomp filter or another policy "+
+			"forbids bpf(2), or, below Linux 5.11, the limit on locked memory does, which could not be lifted (%w)", err, limit)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("make a BPF map: %w, although the capabilities are there: a seccomp filter or another policy forbids bpf(2)", err)
+	case err != nil:
+		return fmt.Errorf("make a BPF map: %w", err)
+	case limit != nil:
+		return fmt.Errorf("lift the limit on locked memory: %w: run as root or with CAP_SYS_RESOURCE", limit)
+	}
+	return nil
 }
 
 // Preview plans without loading or attaching anything, for doctor.
