@@ -10,11 +10,16 @@ KERNEL ?= 6.1
 # Virtual machines to run at once: each keeps one processor busy.
 GUESTS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
 GO ?= go
+# A package's version begins with a digit, and says of what was built between two releases which commit it was.
+PKG_VERSION ?= $(shell scripts/version)
+ARCH ?= $(shell $(GO) env GOARCH)
+DESTDIR ?=
+PREFIX ?= /usr/local
 GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X xfrmscope/internal/cli.version=$(VERSION)'
 
 export CGO_ENABLED := 0
 
-.PHONY: help build generate check-generated demo test test-unit test-vm bench lint fmt clean deps-vm deps-test deps-generate deps-lint lint-fast smoke-vm
+.PHONY: help build man install uninstall package generate check-generated demo test test-unit test-vm bench lint fmt clean deps-vm deps-test deps-generate deps-lint lint-fast smoke-vm
 
 ##@ Use
 help: ## Show this list
@@ -22,6 +27,31 @@ help: ## Show this list
 
 build: ## Build the static binary bin/xfrmscope
 	$(GO) build $(GOFLAGS_BUILD) -o bin/xfrmscope ./cmd/xfrmscope
+
+man: ## Write man pages and shell completions below bin/share
+	rm -rf bin/share
+	$(GO) run -ldflags '-X xfrmscope/internal/cli.version=$(VERSION)' ./cmd/xfrmscope-docs bin/share
+	gzip -9n bin/share/man/*.8
+
+install: build man ## Install below $(DESTDIR)$(PREFIX): binary, man pages, completions, systemd unit
+	install -D -m 755 bin/xfrmscope $(DESTDIR)$(PREFIX)/bin/xfrmscope
+	install -d $(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 644 bin/share/man/*.8.gz $(DESTDIR)$(PREFIX)/share/man/man8/
+	install -D -m 644 bin/share/completions/bash-completion/completions/xfrmscope $(DESTDIR)$(PREFIX)/share/bash-completion/completions/xfrmscope
+	install -D -m 644 bin/share/completions/zsh/vendor-completions/_xfrmscope $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_xfrmscope
+	install -D -m 644 bin/share/completions/fish/vendor_completions.d/xfrmscope.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/xfrmscope.fish
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/bin/xfrmscope|$(PREFIX)/bin/xfrmscope|' deploy/systemd/xfrmscope.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/xfrmscope.service
+
+uninstall: ## Remove what install put there
+	rm -f $(DESTDIR)$(PREFIX)/bin/xfrmscope $(DESTDIR)$(PREFIX)/share/man/man8/xfrmscope*.8.gz \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/xfrmscope $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_xfrmscope \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/xfrmscope.fish $(DESTDIR)$(PREFIX)/lib/systemd/system/xfrmscope.service
+
+package: build man ## Make a deb and an rpm in bin/ (nfpm)
+	for format in deb rpm; do \
+		VERSION='$(PKG_VERSION)' ARCH='$(ARCH)' $(GO) tool -modfile=deploy/package/go.mod nfpm package -f deploy/package/nfpm.yaml -p $$format -t bin/; \
+	done
 
 demo: build ## Raise a live faulty tunnel, diagnose it, show the report (installs what it needs, as root)
 	scripts/demo
