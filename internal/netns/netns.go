@@ -54,7 +54,7 @@ func Open(nameOrPath string) (*Handle, error) {
 			f.Close())
 	}
 	h := &Handle{file: f, name: nameOrPath}
-	own, err := inode("/proc/self/ns/net")
+	own, err := common()
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -66,12 +66,24 @@ func Open(nameOrPath string) (*Handle, error) {
 	return h, nil
 }
 
-func inode(path string) (uint64, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return 0, fmt.Errorf("identify network namespace %s: %w", path, err)
+// common identifies the namespace that the process's threads are in: not the caller's, which may be locked
+// to a thread in another, nor that of /proc/self, whose thread may be stuck in one.
+func common() (uint64, error) {
+	type answer struct {
+		inode uint64
+		err   error
 	}
-	return st.Ino, nil
+	got := make(chan answer, 1)
+	go func() {
+		var st unix.Stat_t
+		if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+			got <- answer{err: fmt.Errorf("identify the process's network namespace: %w", err)}
+			return
+		}
+		got <- answer{inode: st.Ino}
+	}()
+	a := <-got
+	return a.inode, a.err
 }
 
 // Names lists the namespaces that have a name, sorted.
