@@ -110,6 +110,7 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 cannot observe.`,
 		newCheck(),
 		newDoctor(),
 		newProbe(),
+		newCompare(),
 	)
 	return root
 }

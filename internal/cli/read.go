@@ -40,15 +40,11 @@ A capture shows one point of the path: what the kernel behind it did with the pa
   xfrmscope read --json part1.pcap.gz part2.pcap.gz | jq '.sas[] | {spi, wire}'`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: work(func(cmd *cobra.Command, args []string) error {
-			opts := replay.Options{SATableSize: o.saTable}
-			for _, p := range o.nattPorts {
-				switch {
-				case p == 0 || p > 65535:
-					return &usageError{fmt.Errorf("--natt-port %d: a port is 1 to 65535", p)}
-				case p != 4500: // always there
-					opts.NATTPorts = append(opts.NATTPorts, uint16(p))
-				}
+			ports, err := furtherPorts(o.nattPorts)
+			if err != nil {
+				return err
 			}
+			opts := replay.Options{SATableSize: o.saTable, NATTPorts: ports}
 			if !o.quiet && isTerminal(cmd.ErrOrStderr()) {
 				opts.Progress = progressLine(cmd.ErrOrStderr())
 			}
@@ -60,6 +56,19 @@ A capture shows one point of the path: what the kernel behind it did with the pa
 	cmd.Flags().BoolVar(&o.json, "json", false, "report as JSON (schema xfrmscope/1)")
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "no progress on long files")
 	return cmd
+}
+
+// furtherPorts are the UDP ports that carry ESP besides the one that always does.
+func furtherPorts(ports []uint) (out []uint16, err error) {
+	for _, p := range ports {
+		switch {
+		case p == 0 || p > 65535:
+			return nil, &usageError{fmt.Errorf("--natt-port %d: a port is 1 to 65535", p)}
+		case p != 4500:
+			out = append(out, uint16(p))
+		}
+	}
+	return out, nil
 }
 
 // read reports what the files hold. An error comes after the report of what could be read.

@@ -52,6 +52,7 @@ policies, counters and headers of IKE, and no packet's content; no key is ever r
 			if err := o.check(); err != nil {
 				return &usageError{err}
 			}
+			o.live.marks = marksEvery
 			return keepRun(cmd.Context(), &o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		}),
 	}

@@ -149,14 +149,30 @@ func (sa *SA) sender(p pair, from, to cut, a accounts) {
 	s.InFlight = delta(func(a *account) *int64 { return a.out.InFlight })
 	s.Unattributed = delta(func(a *account) *int64 { return a.out.Unattributed })
 	s.Causes = causesMoved(a.startLow, a.endHigh, true)
-	s.Numbered = &n
-	if s.XfrmDropped != nil {
-		s.Offered = new(n + *s.XfrmDropped)
+	numbered := delta(func(a *account) *int64 { return a.out.Encapsulated })
+	wire := delta(func(a *account) *int64 { return a.out.OnWire })
+	// What lies between the edges and the snapshots around them.
+	outside := int64(from.number-p.from.sent(from.low)) + int64(p.from.sent(to.high)-to.number)
+	if numbered != nil {
+		s.Numbered = &n
+		if s.XfrmDropped != nil {
+			s.Offered = new(n + *s.XfrmDropped)
+		}
+		if hull := n + outside; hull != *numbered {
+			sa.note("%s numbered %d packets by its ledger and %d by its numbers", p.from.label, *numbered, hull)
+		}
 	}
-	if delta(func(a *account) *int64 { return a.out.OnWire }) == nil {
+	switch {
+	case wire == nil:
 		return
+	case numbered == nil:
+		s.OnWire = new(*wire - outside)
+		if miss := n - *s.OnWire; miss > 0 {
+			sa.note("the SA database of %s is not known: the %d numbers that its wire did not see were never sent or lost in its host", p.from.label, miss)
+		}
+	default:
+		s.OnWire = new(n - value(s.EncryptFailed) - value(s.LostInHost) - value(s.InFlight) - value(s.Unattributed))
 	}
-	s.OnWire = new(n - value(s.EncryptFailed) - value(s.LostInHost) - value(s.InFlight) - value(s.Unattributed))
 	for _, edge := range []struct {
 		between   bool
 		low, high account
@@ -242,7 +258,7 @@ func (sa *SA) path(p pair, from, to cut) {
 // lost says where packets were lost.
 func (sa *SA) lost(p pair, a accounts) {
 	s, r := sa.Sender, sa.Receiver
-	if p.from.seen == nil {
+	if s.Numbered != nil {
 		sa.Lost.SenderHost = new(value(s.XfrmDropped) + value(s.EncryptFailed) + value(s.LostInHost))
 	}
 	sa.Lost.Path = sa.Path.Lost

@@ -251,19 +251,19 @@ func (p pair) sights() []sight {
 	return out
 }
 
-func (p pair) sight(sent, came time.Time) sight {
-	s := sight{unix(sent), came.Sub(sent).Seconds()}
+func (p pair) sight(sent, came int64) sight {
+	s := sight{float64(sent) / 1e9, float64(came-sent) / 1e9}
 	if p.from.label == B {
-		s.at = unix(came)
+		s.at = float64(came) / 1e9
 	}
 	return s
 }
 
-func firsts(marks []mark) map[uint64]time.Time {
-	out := make(map[uint64]time.Time, len(marks))
+func firsts(marks []mark) map[uint64]int64 {
+	out := make(map[uint64]int64, len(marks))
 	for _, m := range marks {
 		if _, ok := out[m.seq]; !ok {
-			out[m.seq] = m.at
+			out[m.seq] = m.ns
 		}
 	}
 	return out
@@ -311,11 +311,9 @@ func (p pair) guesses() []sight {
 			continue
 		}
 		sent := p.from.side.times[last]
-		out = append(out, p.sight(sent, p.to.side.times[now.snap]))
+		out = append(out, p.sight(sent.UnixNano(), p.to.side.times[now.snap].UnixNano()))
 	}
 	return out
 }
-
-func unix(t time.Time) float64 { return float64(t.UnixNano()) / 1e9 }
 
 func seconds(s float64) time.Time { return time.Unix(0, int64(s*1e9)) }

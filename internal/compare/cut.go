@@ -225,6 +225,9 @@ func (p pair) first(snap int) (cut, bool) {
 	return x, ok
 }
 
+// below is the number before one; a sender begins with 1.
+func below(n uint64) uint64 { return max(n, 1) - 1 }
+
 // captureCuts are the ends of what a receiving capture and its sender both have.
 func (p pair) captureCuts() []cut {
 	r := p.to.seen
@@ -232,12 +235,12 @@ func (p pair) captureCuts() []cut {
 		return nil
 	}
 	var out []cut
-	first, last := r.first()-1+p.shift(), r.last()+p.shift()
+	first, last := below(r.first())+p.shift(), r.last()+p.shift()
 	if s := p.from.seen; s != nil {
 		if len(s.sorted) == 0 {
 			return nil
 		}
-		first, last = max(first, s.first()-1), min(last, s.last())
+		first, last = max(first, below(s.first())), min(last, s.last())
 	} else if n := len(p.from.side.times); n > 0 {
 		first, last = max(first, p.from.sent(0)), min(last, p.from.sent(n-1))
 	}

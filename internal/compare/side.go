@@ -58,7 +58,7 @@ type track struct {
 // mark is a packet with its number joined to 64 bits.
 type mark struct {
 	seq uint64
-	at  time.Time
+	ns  int64 // since 1970
 }
 
 // point is what one end knew of an SA's numbers from one snapshot on.
@@ -117,7 +117,7 @@ func (s *Side) mark(m Mark) error {
 			seq = uint64(near)
 		}
 	}
-	t.marks = append(t.marks, mark{seq, m.At})
+	t.marks = append(t.marks, mark{seq, m.At.UnixNano()})
 	s.marks++
 	return nil
 }

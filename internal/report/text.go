@@ -233,6 +233,12 @@ func (p *printer) hooks(hooks []ledger.Hook) {
 		}
 	}
 	p.line("Hooks: %d attached, %d missing", len(hooks)-missing, missing)
+	p.missing(hooks)
+	p.line("")
+}
+
+// missing lists the hooks that are not attached, and what that costs.
+func (p *printer) missing(hooks []ledger.Hook) {
 	for _, group := range byReason(hooks) {
 		if len(group) == 1 {
 			p.wrap("  - ", "    ", group[0].Name+because(group[0].Why)+costing(group[0].Costs))
@@ -244,7 +250,6 @@ func (p *printer) hooks(hooks []ledger.Hook) {
 			p.wrap("    - ", "      ", h.Name+costing(h.Costs))
 		}
 	}
-	p.line("")
 }
 
 // byReason groups the hooks that are missing by why they are, in the order of their first.
