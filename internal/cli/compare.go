@@ -43,7 +43,7 @@ Exit status: 0 nothing lost and no finding, 1 packets were lost or an end has fi
 		Example: `  xfrmscope compare gw-a.xsr gw-b.xsr
   xfrmscope compare gw-a.xsr peer.pcapng
   xfrmscope compare --json gw-a.xsr gw-b.xsr | jq '.directions[] | {from, to, lost}'
-  ssh gw-b xfrmscope record --for 1m -o - > b.xsr & xfrmscope record --for 1m -o a.xsr; wait; xfrmscope compare a.xsr b.xsr`,
+  xfrmscope compare --natt-port 10000 gw-a.pcap gw-b.pcap`,
 		Args: cobra.ExactArgs(2),
 		RunE: work(func(cmd *cobra.Command, args []string) error {
 			ports, err := furtherPorts(o.nattPorts)
