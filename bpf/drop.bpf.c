@@ -27,6 +27,7 @@
 #include "netns.h"
 #include "events.h"
 #include "claim.h"
+#include "stacks.h"
 #include "drop_packet.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -105,6 +106,49 @@ static __always_inline bool is_ours(struct sk_buff *skb, struct xfrm_state *x, s
 	return !net || net == target_net;
 }
 
+/*
+ * One drop as an event, for whoever follows them. Which of them are losses is for user space to say, as it
+ * is of the counts.
+ */
+static __always_inline void tell_drop(void *ctx, struct sk_buff *skb, const struct drop_key *key)
+{
+	struct subject s;
+	struct event *e;
+
+	if (!kind_wanted(EVENT_HOST_DROP, key->dir))
+		return;
+	if (cfg_filter) {
+		__builtin_memcpy(s.src, key->src, sizeof(s.src));
+		__builtin_memcpy(s.dst, key->dst, sizeof(s.dst));
+		__builtin_memcpy(s.sa_dst, key->dst, sizeof(s.sa_dst));
+		s.spi = key->spi;
+		s.reqid = key->reqid;
+		s.ifindex = key->ifindex;
+		if (!subject_wanted(&s))
+			return;
+	}
+	e = event_begin(EVENT_HOST_DROP, bpf_ktime_get_ns());
+	if (!e)
+		return;
+	__builtin_memcpy(e->src, key->src, sizeof(e->src));
+	__builtin_memcpy(e->dst, key->dst, sizeof(e->dst));
+	e->location = key->location;
+	e->value = BPF_CORE_READ(skb, len);
+	e->spi = key->spi;
+	e->extent = key->hook;
+	e->ifindex = key->ifindex;
+	e->reqid = key->reqid;
+	e->reason = key->reason;
+	e->mib = key->flags;
+	e->sport = key->sport;
+	e->dport = key->dport;
+	e->cause = key->stage;
+	e->dir = key->dir;
+	e->family = key->family;
+	e->stack = kernel_stack(ctx);
+	bpf_ringbuf_submit(e, 0);
+}
+
 SEC("raw_tp/kfree_skb")
 int host_drop(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -137,6 +181,7 @@ int host_drop(struct bpf_raw_tracepoint_args *ctx)
 	if (key.stage == DROP_AFTER_DECAP) {
 		key.hook = hook_received(&at);
 		count_in(&host_drops, &key, packet_count(skb), LOST_STACK_TABLE_FULL);
+		tell_drop(ctx, skb, &key);
 		return 0;
 	}
 	out = is_outbound(&at);
@@ -148,5 +193,6 @@ int host_drop(struct bpf_raw_tracepoint_args *ctx)
 		count_in(&host_drops, &key, packet_count(skb), LOST_STACK_TABLE_FULL);
 	else
 		count_in(&stray_drops, &key, packet_count(skb), LOST_UNKNOWN_TABLE_FULL);
+	tell_drop(ctx, skb, &key);
 	return 0;
 }

@@ -34,8 +34,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 const volatile __u32 cfg_has_reason = 0;
 /* 1: packets of all network namespaces, not only target_net's. */
 const volatile __u32 cfg_all_netns = 0;
-/* 1: the kernel stack is part of what drops are told apart by. */
-const volatile __u32 cfg_stacks = 0;
 /* Live records that one CPU may send within a second; 0: none are wanted. */
 const volatile __u32 cfg_follow = 0;
 
@@ -279,11 +277,9 @@ int any_drop(struct bpf_raw_tracepoint_args *ctx)
 	packet.time_ns = bpf_ktime_get_ns();
 	packets = packet_count(skb);
 	if (cfg_stacks) {
-		key.stack = bpf_get_stackid(ctx, &drop_stacks, 0);
-		if (key.stack < 0) {
-			key.stack = -1;
+		key.stack = kernel_stack(ctx) - 1;
+		if (key.stack < 0)
 			lose(DROPS_LOST_STACK, packets);
-		}
 	}
 	/* count() may take the SA out of the key. */
 	if (cfg_follow)

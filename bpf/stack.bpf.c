@@ -229,8 +229,8 @@ static __always_inline void explain_drop(const struct drop *d, struct sk_buff *s
 	mark->explained = (__u64)skb;
 }
 
-static __always_inline void refuse_silently(struct shadow *s, struct sk_buff *skb, __u64 location, __u32 site,
-					    __u32 cause, __u32 reason)
+static __always_inline void refuse_silently(void *ctx, struct shadow *s, struct sk_buff *skb, __u64 location,
+					    __u32 site, __u32 cause, __u32 reason)
 {
 	struct drop *d = &s->notes[DIR_OUT];
 
@@ -241,7 +241,7 @@ static __always_inline void refuse_silently(struct shadow *s, struct sk_buff *sk
 	know_flow(d, skb, site);
 	count_refusal(d);
 	explain_drop(d, skb, 0);
-	tell(d, location, 0, reason);
+	tell(ctx, d, location, 0, reason);
 }
 
 /*
@@ -265,8 +265,8 @@ static __always_inline __u32 after_decryption(__u32 cause, __u32 sa_spi, struct 
 	return cause == CAUSE_IN_BUFFER_ERROR ? CAUSE_POL_BUFFER_ERROR : cause;
 }
 
-static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u64 location, __u32 site,
-				      __u32 classes, __u32 reason)
+static __always_inline void attribute(void *ctx, struct shadow *s, struct sk_buff *skb, __u64 location,
+				      __u32 site, __u32 classes, __u32 reason)
 {
 	__u32 slot, cause, class, noted = MIB_NONE;
 	struct drop *d = NULL;
@@ -281,7 +281,7 @@ static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u
 	if (!slot) {
 		cause = silent_cause(skb, site, reason);
 		if (cause)
-			refuse_silently(s, skb, location, site, cause, reason);
+			refuse_silently(ctx, s, skb, location, site, cause, reason);
 		return;
 	}
 	cause = cfg_cause_of_mib[slot < MIB_SLOTS ? slot : 0];
@@ -304,7 +304,7 @@ static __always_inline void attribute(struct shadow *s, struct sk_buff *skb, __u
 		count_refusal(d);
 	}
 	explain_drop(d, skb, slot);
-	account(d, location, slot, reason);
+	account(ctx, d, location, slot, reason);
 	/*
 	 * A packet that came out of one SA and for which the look-up of another fails is counted here for
 	 * no SA; for the first one the drop program counts it.
@@ -350,7 +350,7 @@ int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 	}
 	s->busy = 1;
 	barrier();
-	attribute(s, skb, location, site, classes, reason);
+	attribute(ctx, s, skb, location, site, classes, reason);
 	barrier();
 	s->busy = 0;
 	return 0;
@@ -379,7 +379,7 @@ static __always_inline int note(struct drop *d, struct sk_buff *skb)
 	}
 	know_device(d, skb);
 	explain_drop(d, skb, 0);
-	account(d, 0, 0, 0);
+	account(NULL, d, 0, 0, 0);
 	claim((__u64)skb);
 	return 0;
 }

@@ -158,6 +158,18 @@ enum event_kind {
 	 * seq = the 32 bits as in the packet.
 	 */
 	EVENT_MARK,
+	/*
+	 * This host dropped a packet of IPsec outside xfrm: location, reason, stack; cause = enum drop_stage,
+	 * extent = enum drop_hook, mib = DROP_FLAG_*, value = bytes. spi, reqid and dst are those of the SA
+	 * where one is known.
+	 */
+	EVENT_HOST_DROP,
+	/*
+	 * A packet did not fit, or somebody was told: cause = enum pmtu_kind, value = the MTU that it has to
+	 * fit (0 unknown), extent = bytes of the packet, spi = of the packet, or of the SA that it was to
+	 * take. seq and top are the 16 bytes of the address that sent the ICMP message, where one came.
+	 */
+	EVENT_PMTU,
 	EVENT_MAX,
 };
 
@@ -340,7 +352,7 @@ struct event {
 	__u64 seq;	/* joined, biased by SEQ_BIAS on the wire; plain in the stack */
 	__u64 top;	/* highest number before this packet, same form */
 	__s64 value;	/* by kind */
-	__u64 location; /* EVENT_XFRM_DROP: address that freed the packet */
+	__u64 location; /* EVENT_XFRM_DROP, EVENT_HOST_DROP: address that freed the packet */
 	__u8 src[16];
 	__u8 dst[16];
 	__u32 spi;
@@ -350,13 +362,15 @@ struct event {
 	__u32 reqid;
 	__u32 replay_window;
 	__u32 mib;    /* EVENT_XFRM_DROP: index of the counter that moved, this kernel's numbering; 0 none */
-	__u32 reason; /* EVENT_XFRM_DROP: skb drop reason, this kernel's numbering */
+	__u32 reason; /* EVENT_XFRM_DROP, EVENT_HOST_DROP: skb drop reason, this kernel's numbering */
 	__u16 sport;
 	__u16 dport;
 	__u8 kind;   /* enum event_kind */
 	__u8 cause;  /* enum cause */
 	__u8 dir;    /* enum direction */
 	__u8 family; /* 4 or 6 */
+	__s32 stack; /* of a drop: 1 + its number in drop_stacks; 0: none */
+	__u32 pad;
 };
 
 #endif

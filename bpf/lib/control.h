@@ -21,6 +21,8 @@ __noinline int ike_report(void)
 
 	if (!p)
 		return 0;
+	if (!packet_wanted(p, EVENT_IKE))
+		return 0;
 	now = packet_time(p);
 	if (!event_allowed(EVENT_IKE, now, cfg_ike_per_sec)) {
 		lose(LOST_IKE_SUPPRESSED);

@@ -8,6 +8,7 @@
 
 #include "abi.h"
 #include "config.h"
+#include "filter.h"
 
 #define SECOND_NS 1000000000ULL
 

@@ -67,11 +67,32 @@ static __noinline int event_fill(struct event *e, const struct packet *p)
 	return 0;
 }
 
+/* Off the way of those who filter nothing: the lists are asked only where there is one. */
+static __always_inline bool packet_wanted(const struct packet *p, enum event_kind kind)
+{
+	struct subject s;
+
+	if (!kind_wanted(kind, p->dir))
+		return false;
+	if (!cfg_filter)
+		return true;
+	__builtin_memcpy(s.src, p->src, sizeof(s.src));
+	__builtin_memcpy(s.dst, p->dst, sizeof(s.dst));
+	__builtin_memcpy(s.sa_dst, p->dst, sizeof(s.sa_dst));
+	s.spi = p->spi;
+	s.reqid = 0;
+	s.ifindex = p->ifindex;
+	return subject_wanted(&s);
+}
+
 static __noinline int packet_event_at(const struct packet *p, enum event_kind kind, __u64 seq, __s64 value,
 				      __u32 extent)
 {
-	struct event *e = event_begin(kind, packet_time(p));
+	struct event *e;
 
+	if (!packet_wanted(p, kind))
+		return 0;
+	e = event_begin(kind, packet_time(p));
 	if (!e)
 		return 0;
 	event_fill(e, p);

@@ -3,6 +3,7 @@
 #ifndef XFRMSCOPE_PMTU_COUNT_H
 #define XFRMSCOPE_PMTU_COUNT_H
 
+#include "events.h"
 #include "pmtu_abi.h"
 
 /*
@@ -83,11 +84,56 @@ static __always_inline struct pmtu_count *pmtu_entry(void *table, const struct p
 	return bpf_map_lookup_elem(table, key);
 }
 
+/* Which way the packet goes that an event is about: only reassembly is about one that came. */
+static __always_inline __u8 pmtu_dir(const struct pmtu_event *e)
+{
+	return e->key.kind == PMTU_REASM_EXPIRED ? DIR_IN : DIR_OUT;
+}
+
+/* One event for whoever follows them. */
+static __noinline void pmtu_tell(const struct pmtu_event *from, __u64 now)
+{
+	__u32 spi = from->key.spi ? from->key.spi : from->sa_spi;
+	struct subject s;
+	struct event *e;
+
+	if (cfg_filter) {
+		__builtin_memcpy(s.src, from->key.src, sizeof(s.src));
+		__builtin_memcpy(s.dst, from->key.dst, sizeof(s.dst));
+		if (from->key.spi)
+			__builtin_memcpy(s.sa_dst, from->key.dst, sizeof(s.sa_dst));
+		else
+			__builtin_memcpy(s.sa_dst, from->sa_dst, sizeof(s.sa_dst));
+		s.spi = spi;
+		s.reqid = 0;
+		s.ifindex = from->ifindex;
+		if (!subject_wanted(&s))
+			return;
+	}
+	e = event_begin(EVENT_PMTU, now);
+	if (!e)
+		return;
+	__builtin_memcpy(e->src, from->key.src, sizeof(e->src));
+	__builtin_memcpy(e->dst, from->key.dst, sizeof(e->dst));
+	__builtin_memcpy(&e->seq, from->reporter, 8);
+	__builtin_memcpy(&e->top, from->reporter + 8, 8);
+	e->value = from->key.mtu;
+	e->extent = from->size;
+	e->spi = spi;
+	e->ifindex = from->ifindex;
+	e->cause = from->key.kind;
+	e->dir = pmtu_dir(from);
+	e->family = from->key.family;
+	bpf_ringbuf_submit(e, 0);
+}
+
 static __noinline void pmtu_record(void *table, const struct pmtu_event *e)
 {
 	struct pmtu_count *c = pmtu_entry(table, &e->key);
 	__u64 now = bpf_ktime_get_ns();
 
+	if (kind_wanted(EVENT_PMTU, pmtu_dir(e)))
+		pmtu_tell(e, now);
 	pmtu_add((enum pmtu_total)(e->key.kind));
 	if (!c) {
 		pmtu_add(PMTU_TOTAL_UNRECORDED);

@@ -5,6 +5,7 @@
 
 #include "events.h"
 #include "stack_maps.h"
+#include "stacks.h"
 
 /* What a new element starts as; too large for the stack of a program. */
 static const struct stack_count no_drops;
@@ -87,11 +88,42 @@ static __always_inline bool may_tell(__u32 cause, __u64 now_ns)
 	return true;
 }
 
-static __always_inline void tell(struct drop *d, __u64 location, __u32 slot, __u32 reason)
+/* The addresses that an event shows: where no SA can be named, the packet's own. */
+static __always_inline bool shows_flow(const struct drop *d)
+{
+	return !d->key.spi && d->flow.family;
+}
+
+static __always_inline bool drop_wanted(const struct drop *d)
+{
+	struct subject s;
+
+	if (!kind_wanted(EVENT_XFRM_DROP, d->key.dir))
+		return false;
+	if (!cfg_filter)
+		return true;
+	if (shows_flow(d)) {
+		__builtin_memcpy(s.src, d->flow.src, sizeof(s.src));
+		__builtin_memcpy(s.dst, d->flow.dst, sizeof(s.dst));
+	} else {
+		__builtin_memcpy(s.src, d->src, sizeof(s.src));
+		__builtin_memcpy(s.dst, d->key.dst, sizeof(s.dst));
+	}
+	__builtin_memcpy(s.sa_dst, s.dst, sizeof(s.sa_dst));
+	s.spi = d->key.spi;
+	s.reqid = d->reqid;
+	s.ifindex = d->ifindex;
+	return subject_wanted(&s);
+}
+
+/* `ctx` is that of the tracepoint, NULL where the drop is told from elsewhere and has no stack. */
+static __always_inline void tell(void *ctx, struct drop *d, __u64 location, __u32 slot, __u32 reason)
 {
 	__u64 now_ns = bpf_ktime_get_ns();
 	struct event *e;
 
+	if (!drop_wanted(d))
+		return;
 	if (!may_tell(d->cause, now_ns)) {
 		lose(LOST_SUPPRESSED);
 		return;
@@ -112,8 +144,7 @@ static __always_inline void tell(struct drop *d, __u64 location, __u32 slot, __u
 	e->sport = d->sport;
 	e->dport = d->dport;
 	e->family = d->key.family;
-	if (!d->key.spi && d->flow.family) {
-		/* No SA to name: the packet's own addresses are what there is to say. */
+	if (shows_flow(d)) {
 		__builtin_memcpy(e->src, d->flow.src, sizeof(e->src));
 		__builtin_memcpy(e->dst, d->flow.dst, sizeof(e->dst));
 		e->sport = d->flow.sport;
@@ -130,17 +161,18 @@ static __always_inline void tell(struct drop *d, __u64 location, __u32 slot, __u
 	e->kind = EVENT_XFRM_DROP;
 	e->cause = d->cause;
 	e->dir = d->key.dir;
+	e->stack = ctx ? kernel_stack(ctx) : 0;
 	bpf_ringbuf_submit(e, 0);
 }
 
 /* The one place where a dropped packet is counted. */
-static __always_inline void account(struct drop *d, __u64 location, __u32 slot, __u32 reason)
+static __always_inline void account(void *ctx, struct drop *d, __u64 location, __u32 slot, __u32 reason)
 {
 	if (d->cause == CAUSE_NO_STATE)
 		count_unknown(d);
 	else
 		count_cause(d);
-	tell(d, location, slot, reason);
+	tell(ctx, d, location, slot, reason);
 	d->skb = 0;
 }
 

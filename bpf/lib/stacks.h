@@ -16,4 +16,18 @@ struct {
 	__uint(value_size, STACK_DEPTH * sizeof(__u64));
 } drop_stacks SEC(".maps");
 
+/* 1: stacks are wanted. */
+const volatile __u32 cfg_stacks = 0;
+
+/* 1 + the number of the stack that the program interrupts; 0: none was asked for, or the table is full. */
+static __always_inline __s32 kernel_stack(void *ctx)
+{
+	long id;
+
+	if (!cfg_stacks)
+		return 0;
+	id = bpf_get_stackid(ctx, &drop_stacks, 0);
+	return id < 0 ? 0 : id + 1;
+}
+
 #endif

@@ -62,20 +62,30 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	DropMapClaimedSkb      = "claimed_skb"
+	DropMapDropStacks      = "drop_stacks"
 	DropMapEventBudgets    = "event_budgets"
 	DropMapEvents          = "events"
+	DropMapFilterDevices   = "filter_devices"
+	DropMapFilterPeers     = "filter_peers"
+	DropMapFilterReqids    = "filter_reqids"
+	DropMapFilterSas       = "filter_sas"
+	DropMapFilterSpis      = "filter_spis"
 	DropMapHostDrops       = "host_drops"
 	DropMapLostCounts      = "lost_counts"
 	DropMapStrayDrops      = "stray_drops"
 	DropProgHostDrop       = "host_drop"
 	DropProgPickNetns      = "pick_netns"
+	DropVarCfgDirections   = "cfg_directions"
 	DropVarCfgEventsPerSec = "cfg_events_per_sec"
+	DropVarCfgFilter       = "cfg_filter"
 	DropVarCfgHasReason    = "cfg_has_reason"
 	DropVarCfgHints        = "cfg_hints"
 	DropVarCfgIkePerSec    = "cfg_ike_per_sec"
+	DropVarCfgKinds        = "cfg_kinds"
 	DropVarCfgMarks        = "cfg_marks"
 	DropVarCfgNattPorts    = "cfg_natt_ports"
 	DropVarCfgOffline      = "cfg_offline"
+	DropVarCfgStacks       = "cfg_stacks"
 	DropVarTargetNet       = "target_net"
 )
 
@@ -129,25 +139,35 @@ type DropProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DropMapSpecs struct {
-	ClaimedSkb   *ebpf.MapSpec `ebpf:"claimed_skb"`
-	EventBudgets *ebpf.MapSpec `ebpf:"event_budgets"`
-	Events       *ebpf.MapSpec `ebpf:"events"`
-	HostDrops    *ebpf.MapSpec `ebpf:"host_drops"`
-	LostCounts   *ebpf.MapSpec `ebpf:"lost_counts"`
-	StrayDrops   *ebpf.MapSpec `ebpf:"stray_drops"`
+	ClaimedSkb    *ebpf.MapSpec `ebpf:"claimed_skb"`
+	DropStacks    *ebpf.MapSpec `ebpf:"drop_stacks"`
+	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
+	FilterDevices *ebpf.MapSpec `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.MapSpec `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.MapSpec `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.MapSpec `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.MapSpec `ebpf:"filter_spis"`
+	HostDrops     *ebpf.MapSpec `ebpf:"host_drops"`
+	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
+	StrayDrops    *ebpf.MapSpec `ebpf:"stray_drops"`
 }
 
 // DropVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type DropVariableSpecs struct {
+	CfgDirections   *ebpf.VariableSpec `ebpf:"cfg_directions"`
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
+	CfgFilter       *ebpf.VariableSpec `ebpf:"cfg_filter"`
 	CfgHasReason    *ebpf.VariableSpec `ebpf:"cfg_has_reason"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgKinds        *ebpf.VariableSpec `ebpf:"cfg_kinds"`
 	CfgMarks        *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
+	CfgStacks       *ebpf.VariableSpec `ebpf:"cfg_stacks"`
 	TargetNet       *ebpf.VariableSpec `ebpf:"target_net"`
 }
 
@@ -171,19 +191,31 @@ func (o *DropObjects) Close() error {
 //
 // It can be passed to LoadDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DropMaps struct {
-	ClaimedSkb   *ebpf.Map `ebpf:"claimed_skb"`
-	EventBudgets *ebpf.Map `ebpf:"event_budgets"`
-	Events       *ebpf.Map `ebpf:"events"`
-	HostDrops    *ebpf.Map `ebpf:"host_drops"`
-	LostCounts   *ebpf.Map `ebpf:"lost_counts"`
-	StrayDrops   *ebpf.Map `ebpf:"stray_drops"`
+	ClaimedSkb    *ebpf.Map `ebpf:"claimed_skb"`
+	DropStacks    *ebpf.Map `ebpf:"drop_stacks"`
+	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
+	Events        *ebpf.Map `ebpf:"events"`
+	FilterDevices *ebpf.Map `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.Map `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.Map `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.Map `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.Map `ebpf:"filter_spis"`
+	HostDrops     *ebpf.Map `ebpf:"host_drops"`
+	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
+	StrayDrops    *ebpf.Map `ebpf:"stray_drops"`
 }
 
 func (m *DropMaps) Close() error {
 	return _DropClose(
 		m.ClaimedSkb,
+		m.DropStacks,
 		m.EventBudgets,
 		m.Events,
+		m.FilterDevices,
+		m.FilterPeers,
+		m.FilterReqids,
+		m.FilterSas,
+		m.FilterSpis,
 		m.HostDrops,
 		m.LostCounts,
 		m.StrayDrops,
@@ -194,13 +226,17 @@ func (m *DropMaps) Close() error {
 //
 // It can be passed to LoadDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type DropVariables struct {
+	CfgDirections   *ebpf.Variable `ebpf:"cfg_directions"`
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
+	CfgFilter       *ebpf.Variable `ebpf:"cfg_filter"`
 	CfgHasReason    *ebpf.Variable `ebpf:"cfg_has_reason"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgKinds        *ebpf.Variable `ebpf:"cfg_kinds"`
 	CfgMarks        *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
+	CfgStacks       *ebpf.Variable `ebpf:"cfg_stacks"`
 	TargetNet       *ebpf.Variable `ebpf:"target_net"`
 }
 

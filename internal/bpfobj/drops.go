@@ -102,7 +102,7 @@ func ConfigureDrops(spec *ebpf.CollectionSpec, c DropsConfig) error {
 		}
 	}
 	for name, value := range map[string]any{
-		"cfg_has_reason": flag(c.HasReason), "cfg_all_netns": flag(c.AllNetns), "cfg_stacks": flag(c.Stacks), "cfg_follow": c.Follow,
+		"cfg_has_reason": flag(c.HasReason), "cfg_all_netns": flag(c.AllNetns), "cfg_follow": c.Follow,
 		"cfg_reasons_len": uint32(len(c.Reasons)), "cfg_reasons": reasons,
 		"cfg_spis_len": uint32(len(c.SPIs)), "cfg_spis": spis,
 		"cfg_interfaces_len": uint32(len(c.Interfaces)), "cfg_interfaces": interfaces,
@@ -116,9 +116,6 @@ func ConfigureDrops(spec *ebpf.CollectionSpec, c DropsConfig) error {
 		if err := v.Set(value); err != nil {
 			return fmt.Errorf("set %s of the drops program: %w", name, err)
 		}
-	}
-	if c.Stacks {
-		spec.Maps["drop_stacks"].MaxEntries = DropsStacks
 	}
 	if c.Follow == 0 {
 		spec.Maps["drops_ring"].MaxEntries = 64 << 10

@@ -13,6 +13,63 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type PMTUEventBudget struct {
+	_        structs.HostLayout
+	SecondNs uint64
+	Used     uint64
+}
+
+type PMTUEventKind uint32
+
+const (
+	PMTUEventKindEVENT_SA_NEW    PMTUEventKind = 0
+	PMTUEventKindEVENT_GAP       PMTUEventKind = 1
+	PMTUEventKindEVENT_DUPLICATE PMTUEventKind = 2
+	PMTUEventKindEVENT_LATE      PMTUEventKind = 3
+	PMTUEventKindEVENT_STALE     PMTUEventKind = 4
+	PMTUEventKindEVENT_RESTART   PMTUEventKind = 5
+	PMTUEventKindEVENT_JUMP      PMTUEventKind = 6
+	PMTUEventKindEVENT_XFRM_DROP PMTUEventKind = 7
+	PMTUEventKindEVENT_IKE       PMTUEventKind = 8
+	PMTUEventKindEVENT_REBIND    PMTUEventKind = 9
+	PMTUEventKindEVENT_MARK      PMTUEventKind = 10
+	PMTUEventKindEVENT_HOST_DROP PMTUEventKind = 11
+	PMTUEventKindEVENT_PMTU      PMTUEventKind = 12
+	PMTUEventKindEVENT_MAX       PMTUEventKind = 13
+)
+
+type PMTUFilterPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr [16]uint8
+}
+
+type PMTUFilterSa struct {
+	_   structs.HostLayout
+	Dst [16]uint8
+	Spi uint32
+}
+
+type PMTULost uint32
+
+const (
+	PMTULostLOST_SA_TABLE_FULL        PMTULost = 0
+	PMTULostLOST_SA_HASH              PMTULost = 1
+	PMTULostLOST_SA_INSERT            PMTULost = 2
+	PMTULostLOST_SLOT                 PMTULost = 3
+	PMTULostLOST_CONTENTION           PMTULost = 4
+	PMTULostLOST_RING_FULL            PMTULost = 5
+	PMTULostLOST_SUPPRESSED           PMTULost = 6
+	PMTULostLOST_PULL                 PMTULost = 7
+	PMTULostLOST_STACK_TABLE_FULL     PMTULost = 8
+	PMTULostLOST_UNKNOWN_TABLE_FULL   PMTULost = 9
+	PMTULostLOST_NO_SA                PMTULost = 10
+	PMTULostLOST_IKE_SUPPRESSED       PMTULost = 11
+	PMTULostLOST_KEEPALIVE_TABLE_FULL PMTULost = 12
+	PMTULostLOST_REFUSAL_TABLE_FULL   PMTULost = 13
+	PMTULostLOST_MAX                  PMTULost = 14
+)
+
 type PMTUPmtuCount struct {
 	_               structs.HostLayout
 	Packets         uint64
@@ -68,6 +125,14 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	PMTUMapEventBudgets       = "event_budgets"
+	PMTUMapEvents             = "events"
+	PMTUMapFilterDevices      = "filter_devices"
+	PMTUMapFilterPeers        = "filter_peers"
+	PMTUMapFilterReqids       = "filter_reqids"
+	PMTUMapFilterSas          = "filter_sas"
+	PMTUMapFilterSpis         = "filter_spis"
+	PMTUMapLostCounts         = "lost_counts"
 	PMTUMapPmtuOwn            = "pmtu_own"
 	PMTUMapPmtuTelling        = "pmtu_telling"
 	PMTUMapPmtuTold           = "pmtu_told"
@@ -98,9 +163,12 @@ const (
 	PMTUProgUdp6ToldKprobe    = "udp6_told_kprobe"
 	PMTUProgUdp6Whole         = "udp6_whole"
 	PMTUProgUdp6WholeKprobe   = "udp6_whole_kprobe"
+	PMTUVarCfgDirections      = "cfg_directions"
 	PMTUVarCfgEventsPerSec    = "cfg_events_per_sec"
+	PMTUVarCfgFilter          = "cfg_filter"
 	PMTUVarCfgHints           = "cfg_hints"
 	PMTUVarCfgIkePerSec       = "cfg_ike_per_sec"
+	PMTUVarCfgKinds           = "cfg_kinds"
 	PMTUVarCfgMarks           = "cfg_marks"
 	PMTUVarCfgNattPorts       = "cfg_natt_ports"
 	PMTUVarCfgOffline         = "cfg_offline"
@@ -181,19 +249,30 @@ type PMTUProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type PMTUMapSpecs struct {
-	PmtuOwn     *ebpf.MapSpec `ebpf:"pmtu_own"`
-	PmtuTelling *ebpf.MapSpec `ebpf:"pmtu_telling"`
-	PmtuTold    *ebpf.MapSpec `ebpf:"pmtu_told"`
-	PmtuTotals  *ebpf.MapSpec `ebpf:"pmtu_totals"`
+	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
+	FilterDevices *ebpf.MapSpec `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.MapSpec `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.MapSpec `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.MapSpec `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.MapSpec `ebpf:"filter_spis"`
+	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
+	PmtuOwn       *ebpf.MapSpec `ebpf:"pmtu_own"`
+	PmtuTelling   *ebpf.MapSpec `ebpf:"pmtu_telling"`
+	PmtuTold      *ebpf.MapSpec `ebpf:"pmtu_told"`
+	PmtuTotals    *ebpf.MapSpec `ebpf:"pmtu_totals"`
 }
 
 // PMTUVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type PMTUVariableSpecs struct {
+	CfgDirections   *ebpf.VariableSpec `ebpf:"cfg_directions"`
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
+	CfgFilter       *ebpf.VariableSpec `ebpf:"cfg_filter"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgKinds        *ebpf.VariableSpec `ebpf:"cfg_kinds"`
 	CfgMarks        *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
@@ -220,14 +299,30 @@ func (o *PMTUObjects) Close() error {
 //
 // It can be passed to LoadPMTUObjects or ebpf.CollectionSpec.LoadAndAssign.
 type PMTUMaps struct {
-	PmtuOwn     *ebpf.Map `ebpf:"pmtu_own"`
-	PmtuTelling *ebpf.Map `ebpf:"pmtu_telling"`
-	PmtuTold    *ebpf.Map `ebpf:"pmtu_told"`
-	PmtuTotals  *ebpf.Map `ebpf:"pmtu_totals"`
+	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
+	Events        *ebpf.Map `ebpf:"events"`
+	FilterDevices *ebpf.Map `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.Map `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.Map `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.Map `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.Map `ebpf:"filter_spis"`
+	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
+	PmtuOwn       *ebpf.Map `ebpf:"pmtu_own"`
+	PmtuTelling   *ebpf.Map `ebpf:"pmtu_telling"`
+	PmtuTold      *ebpf.Map `ebpf:"pmtu_told"`
+	PmtuTotals    *ebpf.Map `ebpf:"pmtu_totals"`
 }
 
 func (m *PMTUMaps) Close() error {
 	return _PMTUClose(
+		m.EventBudgets,
+		m.Events,
+		m.FilterDevices,
+		m.FilterPeers,
+		m.FilterReqids,
+		m.FilterSas,
+		m.FilterSpis,
+		m.LostCounts,
 		m.PmtuOwn,
 		m.PmtuTelling,
 		m.PmtuTold,
@@ -239,9 +334,12 @@ func (m *PMTUMaps) Close() error {
 //
 // It can be passed to LoadPMTUObjects or ebpf.CollectionSpec.LoadAndAssign.
 type PMTUVariables struct {
+	CfgDirections   *ebpf.Variable `ebpf:"cfg_directions"`
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
+	CfgFilter       *ebpf.Variable `ebpf:"cfg_filter"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgKinds        *ebpf.Variable `ebpf:"cfg_kinds"`
 	CfgMarks        *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`

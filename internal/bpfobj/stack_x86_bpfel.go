@@ -96,8 +96,22 @@ const (
 	StackEventKindEVENT_IKE       StackEventKind = 8
 	StackEventKindEVENT_REBIND    StackEventKind = 9
 	StackEventKindEVENT_MARK      StackEventKind = 10
-	StackEventKindEVENT_MAX       StackEventKind = 11
+	StackEventKindEVENT_HOST_DROP StackEventKind = 11
+	StackEventKindEVENT_PMTU      StackEventKind = 12
+	StackEventKindEVENT_MAX       StackEventKind = 13
 )
+
+type StackFilterPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr [16]uint8
+}
+
+type StackFilterSa struct {
+	_   structs.HostLayout
+	Dst [16]uint8
+	Spi uint32
+}
 
 type StackLost uint32
 
@@ -216,8 +230,14 @@ type StackStackKey struct {
 const (
 	StackMapClaimedSkb                 = "claimed_skb"
 	StackMapDropBudgets                = "drop_budgets"
+	StackMapDropStacks                 = "drop_stacks"
 	StackMapEventBudgets               = "event_budgets"
 	StackMapEvents                     = "events"
+	StackMapFilterDevices              = "filter_devices"
+	StackMapFilterPeers                = "filter_peers"
+	StackMapFilterReqids               = "filter_reqids"
+	StackMapFilterSas                  = "filter_sas"
+	StackMapFilterSpis                 = "filter_spis"
 	StackMapLostCounts                 = "lost_counts"
 	StackMapRefusals                   = "refusals"
 	StackMapResidueCounts              = "residue_counts"
@@ -238,19 +258,23 @@ const (
 	StackProgPickNetns                 = "pick_netns"
 	StackProgShadowSync                = "shadow_sync"
 	StackVarCfgCauseOfMib              = "cfg_cause_of_mib"
+	StackVarCfgDirections              = "cfg_directions"
 	StackVarCfgEventsPerSec            = "cfg_events_per_sec"
+	StackVarCfgFilter                  = "cfg_filter"
 	StackVarCfgFilterLocations         = "cfg_filter_locations"
 	StackVarCfgHasReason               = "cfg_has_reason"
 	StackVarCfgHaveAudit               = "cfg_have_audit"
 	StackVarCfgHaveKfree               = "cfg_have_kfree"
 	StackVarCfgHints                   = "cfg_hints"
 	StackVarCfgIkePerSec               = "cfg_ike_per_sec"
+	StackVarCfgKinds                   = "cfg_kinds"
 	StackVarCfgMarks                   = "cfg_marks"
 	StackVarCfgMibSlots                = "cfg_mib_slots"
 	StackVarCfgNattPorts               = "cfg_natt_ports"
 	StackVarCfgOffline                 = "cfg_offline"
 	StackVarCfgReasonXfrmPolicy        = "cfg_reason_xfrm_policy"
 	StackVarCfgSites                   = "cfg_sites"
+	StackVarCfgStacks                  = "cfg_stacks"
 	StackVarTargetNet                  = "target_net"
 )
 
@@ -317,8 +341,14 @@ type StackProgramSpecs struct {
 type StackMapSpecs struct {
 	ClaimedSkb    *ebpf.MapSpec `ebpf:"claimed_skb"`
 	DropBudgets   *ebpf.MapSpec `ebpf:"drop_budgets"`
+	DropStacks    *ebpf.MapSpec `ebpf:"drop_stacks"`
 	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
+	FilterDevices *ebpf.MapSpec `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.MapSpec `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.MapSpec `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.MapSpec `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.MapSpec `ebpf:"filter_spis"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	Refusals      *ebpf.MapSpec `ebpf:"refusals"`
 	ResidueCounts *ebpf.MapSpec `ebpf:"residue_counts"`
@@ -332,19 +362,23 @@ type StackMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type StackVariableSpecs struct {
 	CfgCauseOfMib       *ebpf.VariableSpec `ebpf:"cfg_cause_of_mib"`
+	CfgDirections       *ebpf.VariableSpec `ebpf:"cfg_directions"`
 	CfgEventsPerSec     *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
+	CfgFilter           *ebpf.VariableSpec `ebpf:"cfg_filter"`
 	CfgFilterLocations  *ebpf.VariableSpec `ebpf:"cfg_filter_locations"`
 	CfgHasReason        *ebpf.VariableSpec `ebpf:"cfg_has_reason"`
 	CfgHaveAudit        *ebpf.VariableSpec `ebpf:"cfg_have_audit"`
 	CfgHaveKfree        *ebpf.VariableSpec `ebpf:"cfg_have_kfree"`
 	CfgHints            *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec        *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgKinds            *ebpf.VariableSpec `ebpf:"cfg_kinds"`
 	CfgMarks            *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgMibSlots         *ebpf.VariableSpec `ebpf:"cfg_mib_slots"`
 	CfgNattPorts        *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline          *ebpf.VariableSpec `ebpf:"cfg_offline"`
 	CfgReasonXfrmPolicy *ebpf.VariableSpec `ebpf:"cfg_reason_xfrm_policy"`
 	CfgSites            *ebpf.VariableSpec `ebpf:"cfg_sites"`
+	CfgStacks           *ebpf.VariableSpec `ebpf:"cfg_stacks"`
 	TargetNet           *ebpf.VariableSpec `ebpf:"target_net"`
 }
 
@@ -370,8 +404,14 @@ func (o *StackObjects) Close() error {
 type StackMaps struct {
 	ClaimedSkb    *ebpf.Map `ebpf:"claimed_skb"`
 	DropBudgets   *ebpf.Map `ebpf:"drop_budgets"`
+	DropStacks    *ebpf.Map `ebpf:"drop_stacks"`
 	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
 	Events        *ebpf.Map `ebpf:"events"`
+	FilterDevices *ebpf.Map `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.Map `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.Map `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.Map `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.Map `ebpf:"filter_spis"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	Refusals      *ebpf.Map `ebpf:"refusals"`
 	ResidueCounts *ebpf.Map `ebpf:"residue_counts"`
@@ -384,8 +424,14 @@ func (m *StackMaps) Close() error {
 	return _StackClose(
 		m.ClaimedSkb,
 		m.DropBudgets,
+		m.DropStacks,
 		m.EventBudgets,
 		m.Events,
+		m.FilterDevices,
+		m.FilterPeers,
+		m.FilterReqids,
+		m.FilterSas,
+		m.FilterSpis,
 		m.LostCounts,
 		m.Refusals,
 		m.ResidueCounts,
@@ -400,19 +446,23 @@ func (m *StackMaps) Close() error {
 // It can be passed to LoadStackObjects or ebpf.CollectionSpec.LoadAndAssign.
 type StackVariables struct {
 	CfgCauseOfMib       *ebpf.Variable `ebpf:"cfg_cause_of_mib"`
+	CfgDirections       *ebpf.Variable `ebpf:"cfg_directions"`
 	CfgEventsPerSec     *ebpf.Variable `ebpf:"cfg_events_per_sec"`
+	CfgFilter           *ebpf.Variable `ebpf:"cfg_filter"`
 	CfgFilterLocations  *ebpf.Variable `ebpf:"cfg_filter_locations"`
 	CfgHasReason        *ebpf.Variable `ebpf:"cfg_has_reason"`
 	CfgHaveAudit        *ebpf.Variable `ebpf:"cfg_have_audit"`
 	CfgHaveKfree        *ebpf.Variable `ebpf:"cfg_have_kfree"`
 	CfgHints            *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec        *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgKinds            *ebpf.Variable `ebpf:"cfg_kinds"`
 	CfgMarks            *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgMibSlots         *ebpf.Variable `ebpf:"cfg_mib_slots"`
 	CfgNattPorts        *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline          *ebpf.Variable `ebpf:"cfg_offline"`
 	CfgReasonXfrmPolicy *ebpf.Variable `ebpf:"cfg_reason_xfrm_policy"`
 	CfgSites            *ebpf.Variable `ebpf:"cfg_sites"`
+	CfgStacks           *ebpf.Variable `ebpf:"cfg_stacks"`
 	TargetNet           *ebpf.Variable `ebpf:"target_net"`
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -164,7 +165,7 @@ func (w *wire) feed(seqs []uint32, spi uint32) (figures, counts) {
 			if err != nil {
 				w.t.Fatal(err)
 			}
-			kind := rec.RawSample[len(rec.RawSample)-4]
+			kind := rec.RawSample[unsafe.Offsetof(Event{}.Kind)]
 			events[w.names["event_kind"][kind]]++
 		}
 	}

@@ -52,6 +52,8 @@ type LockfreeEvent struct {
 	Cause        uint8
 	Dir          uint8
 	Family       uint8
+	Stack        int32
+	Pad          uint32
 }
 
 type LockfreeEventBudget struct {
@@ -74,8 +76,22 @@ const (
 	LockfreeEventKindEVENT_IKE       LockfreeEventKind = 8
 	LockfreeEventKindEVENT_REBIND    LockfreeEventKind = 9
 	LockfreeEventKindEVENT_MARK      LockfreeEventKind = 10
-	LockfreeEventKindEVENT_MAX       LockfreeEventKind = 11
+	LockfreeEventKindEVENT_HOST_DROP LockfreeEventKind = 11
+	LockfreeEventKindEVENT_PMTU      LockfreeEventKind = 12
+	LockfreeEventKindEVENT_MAX       LockfreeEventKind = 13
 )
+
+type LockfreeFilterPrefix struct {
+	_    structs.HostLayout
+	Bits uint32
+	Addr [16]uint8
+}
+
+type LockfreeFilterSa struct {
+	_   structs.HostLayout
+	Dst [16]uint8
+	Spi uint32
+}
 
 type LockfreeKeepalive struct {
 	_             structs.HostLayout
@@ -263,6 +279,11 @@ const (
 	LockfreeMapCurrentPacket   = "current_packet"
 	LockfreeMapEventBudgets    = "event_budgets"
 	LockfreeMapEvents          = "events"
+	LockfreeMapFilterDevices   = "filter_devices"
+	LockfreeMapFilterPeers     = "filter_peers"
+	LockfreeMapFilterReqids    = "filter_reqids"
+	LockfreeMapFilterSas       = "filter_sas"
+	LockfreeMapFilterSpis      = "filter_spis"
 	LockfreeMapFreeSlots       = "free_slots"
 	LockfreeMapKeepalives      = "keepalives"
 	LockfreeMapLostCounts      = "lost_counts"
@@ -276,9 +297,12 @@ const (
 	LockfreeProgTcIngress      = "tc_ingress"
 	LockfreeProgTcIngressL3    = "tc_ingress_l3"
 	LockfreeProgXdpIngress     = "xdp_ingress"
+	LockfreeVarCfgDirections   = "cfg_directions"
 	LockfreeVarCfgEventsPerSec = "cfg_events_per_sec"
+	LockfreeVarCfgFilter       = "cfg_filter"
 	LockfreeVarCfgHints        = "cfg_hints"
 	LockfreeVarCfgIkePerSec    = "cfg_ike_per_sec"
+	LockfreeVarCfgKinds        = "cfg_kinds"
 	LockfreeVarCfgMarks        = "cfg_marks"
 	LockfreeVarCfgNattPorts    = "cfg_natt_ports"
 	LockfreeVarCfgOffline      = "cfg_offline"
@@ -341,6 +365,11 @@ type LockfreeMapSpecs struct {
 	CurrentPacket *ebpf.MapSpec `ebpf:"current_packet"`
 	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
+	FilterDevices *ebpf.MapSpec `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.MapSpec `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.MapSpec `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.MapSpec `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.MapSpec `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	Keepalives    *ebpf.MapSpec `ebpf:"keepalives"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
@@ -355,9 +384,12 @@ type LockfreeMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LockfreeVariableSpecs struct {
+	CfgDirections   *ebpf.VariableSpec `ebpf:"cfg_directions"`
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
+	CfgFilter       *ebpf.VariableSpec `ebpf:"cfg_filter"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgKinds        *ebpf.VariableSpec `ebpf:"cfg_kinds"`
 	CfgMarks        *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
@@ -387,6 +419,11 @@ type LockfreeMaps struct {
 	CurrentPacket *ebpf.Map `ebpf:"current_packet"`
 	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
 	Events        *ebpf.Map `ebpf:"events"`
+	FilterDevices *ebpf.Map `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.Map `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.Map `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.Map `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.Map `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	Keepalives    *ebpf.Map `ebpf:"keepalives"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
@@ -403,6 +440,11 @@ func (m *LockfreeMaps) Close() error {
 		m.CurrentPacket,
 		m.EventBudgets,
 		m.Events,
+		m.FilterDevices,
+		m.FilterPeers,
+		m.FilterReqids,
+		m.FilterSas,
+		m.FilterSpis,
 		m.FreeSlots,
 		m.Keepalives,
 		m.LostCounts,
@@ -418,9 +460,12 @@ func (m *LockfreeMaps) Close() error {
 //
 // It can be passed to LoadLockfreeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LockfreeVariables struct {
+	CfgDirections   *ebpf.Variable `ebpf:"cfg_directions"`
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
+	CfgFilter       *ebpf.Variable `ebpf:"cfg_filter"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgKinds        *ebpf.Variable `ebpf:"cfg_kinds"`
 	CfgMarks        *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`

@@ -20,6 +20,11 @@ const (
 	LockedMapCurrentPacket   = "current_packet"
 	LockedMapEventBudgets    = "event_budgets"
 	LockedMapEvents          = "events"
+	LockedMapFilterDevices   = "filter_devices"
+	LockedMapFilterPeers     = "filter_peers"
+	LockedMapFilterReqids    = "filter_reqids"
+	LockedMapFilterSas       = "filter_sas"
+	LockedMapFilterSpis      = "filter_spis"
 	LockedMapFreeSlots       = "free_slots"
 	LockedMapKeepalives      = "keepalives"
 	LockedMapLostCounts      = "lost_counts"
@@ -34,9 +39,12 @@ const (
 	LockedProgTcIngress      = "tc_ingress"
 	LockedProgTcIngressL3    = "tc_ingress_l3"
 	LockedProgXdpIngress     = "xdp_ingress"
+	LockedVarCfgDirections   = "cfg_directions"
 	LockedVarCfgEventsPerSec = "cfg_events_per_sec"
+	LockedVarCfgFilter       = "cfg_filter"
 	LockedVarCfgHints        = "cfg_hints"
 	LockedVarCfgIkePerSec    = "cfg_ike_per_sec"
+	LockedVarCfgKinds        = "cfg_kinds"
 	LockedVarCfgMarks        = "cfg_marks"
 	LockedVarCfgNattPorts    = "cfg_natt_ports"
 	LockedVarCfgOffline      = "cfg_offline"
@@ -99,6 +107,11 @@ type LockedMapSpecs struct {
 	CurrentPacket *ebpf.MapSpec `ebpf:"current_packet"`
 	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
+	FilterDevices *ebpf.MapSpec `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.MapSpec `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.MapSpec `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.MapSpec `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.MapSpec `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	Keepalives    *ebpf.MapSpec `ebpf:"keepalives"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
@@ -114,9 +127,12 @@ type LockedMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type LockedVariableSpecs struct {
+	CfgDirections   *ebpf.VariableSpec `ebpf:"cfg_directions"`
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
+	CfgFilter       *ebpf.VariableSpec `ebpf:"cfg_filter"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgKinds        *ebpf.VariableSpec `ebpf:"cfg_kinds"`
 	CfgMarks        *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
@@ -146,6 +162,11 @@ type LockedMaps struct {
 	CurrentPacket *ebpf.Map `ebpf:"current_packet"`
 	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
 	Events        *ebpf.Map `ebpf:"events"`
+	FilterDevices *ebpf.Map `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.Map `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.Map `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.Map `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.Map `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	Keepalives    *ebpf.Map `ebpf:"keepalives"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
@@ -163,6 +184,11 @@ func (m *LockedMaps) Close() error {
 		m.CurrentPacket,
 		m.EventBudgets,
 		m.Events,
+		m.FilterDevices,
+		m.FilterPeers,
+		m.FilterReqids,
+		m.FilterSas,
+		m.FilterSpis,
 		m.FreeSlots,
 		m.Keepalives,
 		m.LostCounts,
@@ -179,9 +205,12 @@ func (m *LockedMaps) Close() error {
 //
 // It can be passed to LoadLockedObjects or ebpf.CollectionSpec.LoadAndAssign.
 type LockedVariables struct {
+	CfgDirections   *ebpf.Variable `ebpf:"cfg_directions"`
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
+	CfgFilter       *ebpf.Variable `ebpf:"cfg_filter"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgKinds        *ebpf.Variable `ebpf:"cfg_kinds"`
 	CfgMarks        *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`

@@ -242,7 +242,7 @@ func TestEnumNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"sa_new", "gap", "duplicate", "late", "stale", "restart", "jump", "xfrm_drop", "ike", "rebind", "mark"}
+	want := []string{"sa_new", "gap", "duplicate", "late", "stale", "restart", "jump", "xfrm_drop", "ike", "rebind", "mark", "host_drop", "pmtu"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error("event kinds (-want +got):\n" + diff)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"xfrmscope/internal/netns"
 	"xfrmscope/internal/probe"
 	"xfrmscope/internal/vici"
 )
@@ -29,6 +30,10 @@ type liveOptions struct {
 	marks        uint32 // see probe.Options; of commands whose readers compare the clocks of two ends
 	noInner      bool
 	stats        bool // measure the programs' run time
+
+	// events says which events the kernel is to send; nil: those that every reader of the ring gets. It is
+	// called once what the user named can be looked up.
+	events func(*netns.Handle) (*probe.EventFilter, error)
 }
 
 func (o *liveOptions) addFlags(f *pflag.FlagSet) {

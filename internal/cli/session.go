@@ -15,6 +15,7 @@ import (
 
 	"xfrmscope/internal/host"
 	"xfrmscope/internal/ike"
+	"xfrmscope/internal/kernel"
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/netns"
 	"xfrmscope/internal/probe"
@@ -51,7 +52,7 @@ func openSession(ctx context.Context, o *liveOptions) (*session, error) {
 		return nil, err
 	}
 	s := &session{}
-	if err := s.open(ctx, o.netns, opts); err != nil {
+	if err := s.open(ctx, o, opts); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.askNames(ctx, o)
@@ -59,7 +60,8 @@ func openSession(ctx context.Context, o *liveOptions) (*session, error) {
 }
 
 // open leaves what it has opened to Close, whether it succeeds or not.
-func (s *session) open(ctx context.Context, name string, opts probe.Options) (err error) {
+func (s *session) open(ctx context.Context, o *liveOptions, opts probe.Options) (err error) {
+	name := o.netns
 	if s.kernel, err = probe.AskKernel(); err != nil {
 		return err
 	}
@@ -72,6 +74,11 @@ func (s *session) open(ctx context.Context, name string, opts probe.Options) (er
 	}
 	s.closing = append(s.closing, s.sadb.Close)
 	opts.SAs = s.sadb.sas
+	if o.events != nil {
+		if opts.Events, err = o.events(s.ns); err != nil {
+			return err
+		}
+	}
 	if s.set, err = probe.Open(s.kernel, opts); err != nil {
 		return err
 	}
@@ -294,7 +301,12 @@ func (s *session) events() (*reader.Events, error) {
 	}
 	tr := reader.Translate{Interface: s.deviceName}
 	if s.kernel.Symbols != nil {
-		tr.Location = s.kernel.Symbols.Name
+		tr.Location = kernel.NewLateSymbols(s.kernel.Symbols).Name
+	}
+	if table := s.set.Stacks(); table != nil {
+		tr.Stack = func(id uint32, location uint64) []string {
+			return kernel.Stack(table, id, location, s.kernel.Symbols.Name)
+		}
 	}
 	if s.kernel.Tables != nil {
 		tr.Reason, tr.Counter = s.kernel.Tables.ReasonName, s.kernel.Tables.CounterName

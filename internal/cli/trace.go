@@ -8,66 +8,63 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/reader"
 )
 
+// traceOptions are the flags of `trace`.
+type traceOptions struct {
+	live     liveOptions
+	filter   traceFilter
+	duration time.Duration
+	json     bool
+	time     timeMode
+}
+
 func newTrace() *cobra.Command {
-	var o struct {
-		live     liveOptions
-		duration time.Duration
-		json     bool
-		spis     []string
-		peer     string
-		kinds    []string
-	}
+	var o traceOptions
 	cmd := &cobra.Command{
 		Use:   "trace",
 		Short: "The events of the tunnels as they happen, a line each",
-		Long: `Prints gaps, duplicates, late packets, restarts, IKE headers and xfrm drops as they happen. Events are samples,
-limited per kind, second and CPU; how many were withheld or lost is printed at the end. Totals are
-what 'xfrmscope diagnose' gives.`,
+		Long: `Prints gaps, duplicates, late packets, restarts, IKE headers, xfrm drops, drops of IPsec packets elsewhere
+on this host, and packets that do not fit, as they happen. Events are samples, limited per kind,
+second and CPU; how many were withheld or lost is printed at the end. Totals are what
+'xfrmscope diagnose' gives.
+
+Filters are applied in the kernel: what they turn away takes no part of the rate limit. An event must
+pass every filter that is given, and of each one of its values. With --reqid, packets on the wire
+are told by the SPIs and destinations that the SA database has for it, followed as SAs come; IKE
+headers have no SPI of an SA and no reqid. With --interface, events at other devices are turned
+away; those at no device pass.`,
 		Example: `  xfrmscope trace
-  xfrmscope trace --spi 0xc0ffee01 --kind xfrm_drop
+  xfrmscope trace --spi 0xc0ffee01 --kind xfrm_drop --stack
+  xfrmscope trace --peer 192.0.2.0/24 --direction in --time delta
+  xfrmscope trace --reqid 7 --kind gap,late,duplicate --for 5m
   xfrmscope trace --json --for 10s | jq -r '.kind' | sort | uniq -c`,
 		Args: cobra.NoArgs,
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
-			f, err := newEventFilter(o.spis, o.peer, o.kinds)
-			if err != nil {
+			if err := o.filter.check(); err != nil {
 				return &usageError{err}
 			}
-			print := lineWriter(cmd.OutOrStdout())
-			if o.json {
-				print = jsonWriter(cmd.OutOrStdout())
-			}
-			return trace(cmd.Context(), &o.live, o.duration, cmd.ErrOrStderr(), func(e reader.Event) error {
-				if !f.match(e) {
-					return nil
-				}
-				return print(e)
-			})
+			return trace(cmd.Context(), &o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		}),
 	}
 	o.live.addFlags(cmd.Flags())
 	addDuration(cmd, &o.duration, 0)
-	cmd.Flags().BoolVar(&o.json, "json", false, "one JSON object a line")
-	cmd.Flags().StringSliceVar(&o.spis, "spi", nil, "only SAs with this `SPI` (0x… or decimal), repeatable")
-	cmd.Flags().StringVar(&o.peer, "peer", "", "only packets from or to this `prefix` (outer address)")
-	cmd.Flags().StringSliceVar(&o.kinds, "kind", nil,
-		"only events of this `kind`, repeatable: sa_new, gap, duplicate, late, stale, restart, jump, rebind, ike, xfrm_drop")
+	o.filter.addFlags(cmd.Flags())
+	cmd.Flags().BoolVar(&o.json, "json", false, "one JSON object a line (docs/trace.schema.json)")
+	addTime(cmd.Flags(), &o.time)
 	cmd.Flags().Uint32Var(&o.live.eventsPerSec, "rate", 1000, "at most this many `events` per kind, second and CPU")
 	return cmd
 }
 
-// trace hands every event to fn until d has passed or the context ends, and then says what was lost.
-func trace(ctx context.Context, o *liveOptions, d time.Duration, progress io.Writer, fn func(reader.Event) error) (err error) {
-	s, err := openSession(ctx, o)
+// trace prints every event until the time is up or the context ends, and then says what was lost.
+func trace(ctx context.Context, o *traceOptions, stdout, stderr io.Writer) (err error) {
+	o.live.events = o.filter.kernel(o.live.interfaces)
+	s, err := openSession(ctx, &o.live)
 	if err != nil {
 		return err
 	}
@@ -77,17 +74,45 @@ func trace(ctx context.Context, o *liveOptions, d time.Duration, progress io.Wri
 		return err
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
+	known := newReqIDs(s.set.FollowSAs)
+	if s.sadb.tracker != nil {
+		// New ones first, so that none is missed between the two.
+		s.sadb.tracker.Hear(known.add)
+		defer s.sadb.tracker.Hear(nil)
+	}
 	if err := s.observe(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintln(progress, s.announce(d))
-	if err := o.ready(); err != nil {
+	for i := range s.sad {
+		known.add(s.sad[i])
+	}
+	fmt.Fprintln(stderr, s.announce(o.duration))
+	for _, n := range o.filter.notes(s) {
+		fmt.Fprintln(stderr, "xfrmscope: "+n)
+	}
+	if err := o.live.ready(); err != nil {
 		return err
 	}
-	ctx, end := limited(ctx, d)
+	ctx, end := limited(ctx, o.duration)
 	defer end()
+	print := lineWriter(stdout, o.time)
+	if o.json {
+		print = jsonWriter(stdout)
+	}
 	n := 0
-	if err := events.Run(ctx, s.set.Detach, func(e reader.Event) error { n++; return fn(e) }); err != nil {
+	err = events.Run(ctx, s.set.Detach, func(e reader.Event) error {
+		// The transport layer frees what it has dealt with as the kernel frees drops. Without symbols
+		// that cannot be told apart, and nothing is left out.
+		if e.Lost != nil && !*e.Lost && s.kernel.Symbols != nil {
+			return nil
+		}
+		if e.ReqID == 0 {
+			e.ReqID = known.of(e)
+		}
+		n++
+		return print(e)
+	})
+	if err = errors.Join(err, known.err()); err != nil {
 		return err
 	}
 	last, cancel := lastWord(ctx)
@@ -96,14 +121,15 @@ func trace(ctx context.Context, o *liveOptions, d time.Duration, progress io.Wri
 		return err
 	}
 	self := s.ledger.Report().Self
-	fmt.Fprintf(progress, "xfrmscope: %d events; %d withheld by the rate limit, %d lost because the ring was full\n",
+	fmt.Fprintf(stderr, "xfrmscope: %d events; %d withheld by the rate limit, %d lost because the ring was full\n",
 		n, self.EventsSuppressed, self.EventsLost)
 	return nil
 }
 
-func lineWriter(w io.Writer) func(reader.Event) error {
+func lineWriter(w io.Writer, mode timeMode) func(reader.Event) error {
+	when := stamper{mode: mode}
 	return func(e reader.Event) error {
-		_, err := fmt.Fprintln(w, e.Line())
+		_, err := fmt.Fprintln(w, e.Line(when.stamp(e.Time)))
 		return err
 	}
 }
@@ -112,46 +138,4 @@ func jsonWriter(w io.Writer) func(reader.Event) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	return func(e reader.Event) error { return enc.Encode(e) }
-}
-
-// eventFilter says which events to show; an empty part lets everything pass.
-type eventFilter struct {
-	spis  []ledger.SPI
-	peer  netip.Prefix
-	kinds []string
-}
-
-var eventKinds = []string{
-	reader.KindSANew, reader.KindGap, reader.KindDuplicate, reader.KindLate,
-	reader.KindStale, reader.KindRestart, reader.KindJump, reader.KindRebind, reader.KindIKE, reader.KindXfrmDrop,
-}
-
-func newEventFilter(spis []string, peer string, kinds []string) (f eventFilter, err error) {
-	for _, s := range spis {
-		var spi ledger.SPI
-		if err := spi.UnmarshalText([]byte(s)); err != nil {
-			return f, fmt.Errorf("--spi: %w", err)
-		}
-		f.spis = append(f.spis, spi)
-	}
-	if peer != "" {
-		if a, err := netip.ParseAddr(peer); err == nil {
-			f.peer = netip.PrefixFrom(a, a.BitLen())
-		} else if f.peer, err = netip.ParsePrefix(peer); err != nil {
-			return f, fmt.Errorf("--peer %q: want an address or a prefix such as 192.0.2.0/24", peer)
-		}
-	}
-	for _, k := range kinds {
-		if !slices.Contains(eventKinds, k) {
-			return f, fmt.Errorf("--kind %q: want one of %v", k, eventKinds)
-		}
-	}
-	f.kinds = kinds
-	return f, nil
-}
-
-func (f eventFilter) match(e reader.Event) bool {
-	return (len(f.spis) == 0 || slices.Contains(f.spis, e.SPI)) &&
-		(len(f.kinds) == 0 || slices.Contains(f.kinds, e.Kind)) &&
-		(!f.peer.IsValid() || f.peer.Contains(e.Src) || f.peer.Contains(e.Dst))
 }

@@ -245,12 +245,12 @@ func (w *watcher) hear(e reader.Event) {
 
 // eventText is the line of trace without what the screen shows already: time, kind, direction and SPI.
 func eventText(e reader.Event) string {
-	if _, rest, ok := strings.Cut(e.Line(), " spi="); ok {
+	if _, rest, ok := strings.Cut(e.Line(e.Time.Local().Format("15:04:05.000000")), " spi="); ok {
 		if _, rest, ok = strings.Cut(rest, " "); ok {
 			return rest
 		}
 	}
-	return e.Line()
+	return e.Line(e.Time.Local().Format("15:04:05.000000"))
 }
 
 // cpuMeter measures what this process uses from one frame to the next.

@@ -35,6 +35,9 @@ type Options struct {
 	NATTPorts  []uint16
 }
 
+// noKind is no kind of event: nobody reads the stack programs' own here.
+const noKind = 31
+
 // MaxFilters is how many values each filter has room for.
 const MaxFilters = bpfobj.DropsFilters
 
@@ -96,8 +99,7 @@ func (s *Session) open(k *probe.Kernel) (err error) {
 	}
 	s.set, err = probe.Open(k, probe.Options{
 		Netns: s.options.Netns, StackOnly: true, Drops: &config, NATTPorts: s.options.NATTPorts,
-		// Nobody reads the stack programs' own events; what they know comes by another way.
-		EventsPerSec: 1, RingBytes: 64 << 10,
+		RingBytes: 64 << 10, Events: &probe.EventFilter{Kinds: []uint8{noKind}},
 	})
 	if err != nil {
 		return err

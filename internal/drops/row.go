@@ -5,13 +5,13 @@ package drops
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/bpfobj"
+	"xfrmscope/internal/kernel"
 	"xfrmscope/internal/ledger"
 )
 
@@ -165,29 +165,9 @@ func (s *Session) what(k *bpfobj.DropsKey, ip bool) What {
 		w.Cause = s.names.causes[k.Cause]
 	}
 	if k.Stack >= 0 {
-		w.Stack = s.stack(uint32(k.Stack), k.Location)
+		w.Stack = kernel.Stack(s.maps["drop_stacks"], uint32(k.Stack), k.Location, s.names.symbols.Name)
 	}
 	return w
-}
-
-// stack reads a kernel stack, innermost function first, from the function on that dropped the packet: what
-// is before it is the tracepoint's own.
-func (s *Session) stack(id uint32, location uint64) []string {
-	addresses := make([]uint64, s.maps["drop_stacks"].ValueSize()/8)
-	if err := s.maps["drop_stacks"].Lookup(id, addresses); err != nil {
-		return nil
-	}
-	if end := slices.Index(addresses, 0); end >= 0 {
-		addresses = addresses[:end]
-	}
-	if first := slices.Index(addresses, location); first > 0 {
-		addresses = addresses[first:]
-	}
-	out := make([]string, len(addresses))
-	for i, a := range addresses {
-		out[i] = s.names.symbols.Name(a)
-	}
-	return out
 }
 
 func packet(src, dst [16]byte, sport, dport uint16, length uint32, ip bool, proto uint8) Packet {

@@ -148,6 +148,9 @@ func (s *Set) tryObject(o object, f facts, hooks []Hook) (*ebpf.Collection, []tr
 			return nil, nil, err
 		}
 	}
+	if err := configureEvents(spec, s.plan.Options); err != nil {
+		return nil, nil, err
+	}
 	opts := ebpf.CollectionOptions{}
 	switch {
 	case s.wire != nil:

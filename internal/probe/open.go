@@ -129,6 +129,9 @@ func (s *Set) open(k *Kernel, opts Options) error {
 			s.attachObject(o, f, k.TablesErr)
 		}
 	}
+	if err := s.fillFilter(); err != nil {
+		return err
+	}
 	if opts.RunTimeStats {
 		stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
 		if err != nil {

@@ -61,6 +61,8 @@ type Options struct {
 
 	// Drops attributes drops of every kind, and nothing else beside the stack's own hooks.
 	Drops *bpfobj.DropsConfig
+	// Events says which events are wanted; nil: those that every reader of the ring gets.
+	Events *EventFilter
 }
 
 // Defaults of Options.

@@ -143,6 +143,9 @@ func (s *Set) tryStack(f facts, assume outcome) (*stackSet, []tried, error) {
 	if err := resize(spec, "events", s.plan.Options.RingBytes); err != nil {
 		return nil, nil, err
 	}
+	if err := configureEvents(spec, s.plan.Options); err != nil {
+		return nil, nil, err
+	}
 	opts := ebpf.CollectionOptions{}
 	if s.wire != nil {
 		opts.MapReplacements = shared(spec, s.wire.maps)
@@ -174,7 +177,10 @@ func (s *Set) tryStack(f facts, assume outcome) (*stackSet, []tried, error) {
 }
 
 // sharedMaps are in several objects and have to be the same ones.
-var sharedMaps = []string{"events", "event_budgets", "lost_counts", "claimed_skb"}
+var sharedMaps = []string{
+	"events", "event_budgets", "lost_counts", "claimed_skb", "drop_stacks",
+	"filter_spis", "filter_peers", "filter_reqids", "filter_sas", "filter_devices",
+}
 
 func shared(spec *ebpf.CollectionSpec, with *ebpf.Collection) map[string]*ebpf.Map {
 	out := make(map[string]*ebpf.Map)

@@ -58,6 +58,7 @@ func (w *wireSet) spec(program string) (*ebpf.CollectionSpec, error) {
 		set(spec, "cfg_hints", uint8(1)), // the reader unmarks the slots that it takes away
 		set(spec, "cfg_events_per_sec", o.EventsPerSec),
 		set(spec, "cfg_marks", o.Marks),
+		configureEvents(spec, o),
 	); err != nil {
 		return nil, fmt.Errorf("prepare wire object: %w", err)
 	}

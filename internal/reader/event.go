@@ -3,6 +3,7 @@
 package reader
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -40,6 +41,16 @@ type Event struct {
 	Ifindex      uint32           `json:"ifindex,omitempty"`
 	CPU          uint32           `json:"cpu"`
 	IKE          *IKEHeader       `json:"ike,omitempty"` // ike
+
+	Stage    ledger.DropStage `json:"stage,omitempty"`   // host_drop: where on its way the packet was
+	Hook     string           `json:"hook,omitempty"`    // host_drop: the netfilter hook it was at or had last passed
+	Place    ledger.Place     `json:"place,omitempty"`   // host_drop: the part of the kernel
+	Lost     *bool            `json:"lost,omitempty"`    // host_drop: a loss, not a packet that was dealt with
+	Bytes    uint32           `json:"bytes,omitempty"`   // host_drop, pmtu: of the packet
+	What     ledger.PMTUKind  `json:"what,omitempty"`    // pmtu
+	MTU      uint32           `json:"mtu,omitempty"`     // pmtu: that the packet has to fit; absent: not known
+	Reporter netip.Addr       `json:"reporter,omitzero"` // pmtu: who sent the ICMP message
+	Stack    []string         `json:"stack,omitempty"`   // xfrm_drop, host_drop: kernel functions, innermost first
 }
 
 // IKEHeader is what an IKE message says in the clear (RFC 7296 section 3.1, RFC 2408 section 3.1).
@@ -83,6 +94,8 @@ const (
 	KindIKE       = "ike"
 	KindRebind    = "rebind"
 	KindMark      = "mark"
+	KindHostDrop  = "host_drop"
+	KindPMTU      = "pmtu"
 )
 
 // Translate gives names to the numbers in events that only this kernel and this machine know. Any
@@ -92,6 +105,7 @@ type Translate struct {
 	Reason    func(uint32) string
 	Counter   func(uint32) string
 	Interface func(ifindex uint32) string
+	Stack     func(id uint32, location uint64) []string
 }
 
 // clock turns the events' CLOCK_MONOTONIC into wall time, with an offset taken once, so that no two
@@ -134,6 +148,14 @@ func (n *Names) decodeEvent(b []byte, c clock, tr Translate) (Event, error) {
 		e.Seq, e.Top, e.Value, e.Extent, e.ReplayWindow = 0, 0, 0, 0, 0
 		return e, nil
 	}
+	switch e.Kind {
+	case KindHostDrop:
+		n.hostDrop(&e, &raw, tr)
+		return e, nil
+	case KindPMTU:
+		n.pmtuFields(&e, &raw)
+		return e, nil
+	}
 	if e.Kind != KindXfrmDrop {
 		// On the wire numbers are joined and biased, each restart an epoch further (abi.h).
 		e.Seq, e.Top = plainEvent(raw.Seq, raw.Top)
@@ -143,6 +165,12 @@ func (n *Names) decodeEvent(b []byte, c clock, tr Translate) (Event, error) {
 	if raw.Mib != 0 {
 		e.Counter = translate(tr.Counter, raw.Mib, "counter_%d")
 	}
+	e.where(&raw, tr)
+	return e, nil
+}
+
+// where fills in the place of a drop.
+func (e *Event) where(raw *bpfobj.Event, tr Translate) {
 	if raw.Reason != 0 {
 		e.Reason = translate(tr.Reason, raw.Reason, "reason_%d")
 	}
@@ -152,7 +180,38 @@ func (n *Names) decodeEvent(b []byte, c clock, tr Translate) (Event, error) {
 			e.Location = tr.Location(raw.Location)
 		}
 	}
-	return e, nil
+	if raw.Stack > 0 && tr.Stack != nil {
+		e.Stack = tr.Stack(uint32(raw.Stack-1), raw.Location)
+	}
+}
+
+// hostDrop reads an EVENT_HOST_DROP, and judges it as the ledger judges the counts.
+func (n *Names) hostDrop(e *Event, raw *bpfobj.Event, tr Translate) {
+	e.Seq, e.Top, e.Value, e.Extent = 0, 0, 0, 0
+	e.Bytes = uint32(raw.Value)
+	e.Stage, e.Hook = ledger.DropStage(name(n.Stage, int(raw.Cause))), name(n.Hook, int(raw.Extent))
+	e.where(raw, tr)
+	key := bpfobj.DropKey{
+		Location: raw.Location, Reason: raw.Reason, Ifindex: raw.Ifindex, Flags: uint8(raw.Mib),
+		Stage: bpfobj.DropDropStage(raw.Cause), Hook: bpfobj.DropDropHook(raw.Extent),
+	}
+	id, ok := DropSource{Location: tr.Location, Reason: tr.Reason}.identify(&key, n.Stage, n.Hook)
+	place, lost := id.Loss()
+	lost = lost && ok
+	e.Place, e.Lost = place, &lost
+}
+
+// pmtuFields reads an EVENT_PMTU.
+func (n *Names) pmtuFields(e *Event, raw *bpfobj.Event) {
+	var reporter [16]byte
+	binary.NativeEndian.PutUint64(reporter[:], raw.Seq)
+	binary.NativeEndian.PutUint64(reporter[8:], raw.Top)
+	e.Seq, e.Top, e.Value, e.Extent = 0, 0, 0, 0
+	e.What = ledger.PMTUKind(name(n.PMTU, int(raw.Cause)))
+	e.MTU, e.Bytes = uint32(raw.Value), raw.Extent
+	if reporter != ([16]byte{}) {
+		e.Reporter = addr(reporter)
+	}
 }
 
 // plainEvent shows the 32 bits that were on the wire. Which epoch a number was joined to is the wire

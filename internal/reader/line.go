@@ -9,15 +9,18 @@ import (
 )
 
 // Line writes an event as one line of `trace`: when, what, which SA, which number, and the rest as
-// key=value.
-func (e Event) Line() string {
+// key=value. Below it stands the kernel stack, if there is one.
+func (e Event) Line(when string) string {
 	var b strings.Builder
 	if e.IKE != nil {
-		return e.ikeLine()
+		return e.ikeLine(when)
 	}
-	fmt.Fprintf(&b, "%s %-9s %-3s spi=%s %s > %s", e.Time.Local().Format("15:04:05.000000"), e.Kind, e.Direction,
-		e.SPI, endpoint(e.Src, e.SrcPort), endpoint(e.Dst, e.DstPort))
-	if e.Seq != 0 || e.Kind != KindXfrmDrop {
+	fmt.Fprintf(&b, "%s %-9s %-3s", when, e.Kind, e.Direction)
+	if e.SPI != 0 || e.Kind != KindHostDrop && e.Kind != KindPMTU {
+		fmt.Fprintf(&b, " spi=%s", e.SPI)
+	}
+	fmt.Fprintf(&b, " %s > %s", endpoint(e.Src, e.SrcPort), endpoint(e.Dst, e.DstPort))
+	if e.Seq != 0 || e.Kind != KindXfrmDrop && e.Kind != KindHostDrop && e.Kind != KindPMTU {
 		fmt.Fprintf(&b, " seq=%d", e.Seq)
 	}
 	switch e.Kind {
@@ -35,19 +38,51 @@ func (e Event) Line() string {
 		fmt.Fprintf(&b, " old_sport=%d old_dport=%d old_encap=%s", uint16(e.Value), uint16(e.Value>>16), encap(uint8(e.Value>>32)))
 	case KindXfrmDrop:
 		e.dropFields(&b)
+	case KindHostDrop:
+		e.hostDropFields(&b)
+	case KindPMTU:
+		e.pmtuFields(&b)
+	}
+	if e.ReqID != 0 {
+		fmt.Fprintf(&b, " reqid=%d", e.ReqID)
 	}
 	if e.Interface != "" {
 		fmt.Fprintf(&b, " dev=%s", e.Interface)
 	}
 	fmt.Fprintf(&b, " cpu=%d", e.CPU)
+	for _, f := range e.Stack {
+		fmt.Fprintf(&b, "\n    %s", f)
+	}
 	return b.String()
 }
 
+func (e Event) hostDropFields(b *strings.Builder) {
+	fmt.Fprintf(b, " stage=%s place=%s bytes=%d", e.Stage, e.Place, e.Bytes)
+	for _, f := range []struct{ key, value string }{{"reason", e.Reason}, {"at", e.Location}, {"hook", e.Hook}} {
+		if f.value != "" {
+			fmt.Fprintf(b, " %s=%s", f.key, f.value)
+		}
+	}
+}
+
+func (e Event) pmtuFields(b *strings.Builder) {
+	fmt.Fprintf(b, " what=%s", e.What)
+	if e.MTU != 0 {
+		fmt.Fprintf(b, " mtu=%d", e.MTU)
+	}
+	if e.Bytes != 0 {
+		fmt.Fprintf(b, " bytes=%d", e.Bytes)
+	}
+	if e.Reporter.IsValid() {
+		fmt.Fprintf(b, " reporter=%s", e.Reporter)
+	}
+}
+
 // ikeLine writes an IKE header.
-func (e Event) ikeLine() string {
+func (e Event) ikeLine(when string) string {
 	h := e.IKE
 	line := fmt.Sprintf("%s %-9s %-3s %s > %s v%d.%d exchange=%d flags=0x%02x id=%d spi=%016x/%016x length=%d",
-		e.Time.Local().Format("15:04:05.000000"), e.Kind, e.Direction, endpoint(e.Src, e.SrcPort), endpoint(e.Dst, e.DstPort),
+		when, e.Kind, e.Direction, endpoint(e.Src, e.SrcPort), endpoint(e.Dst, e.DstPort),
 		h.Version>>4, h.Version&0xf, h.Exchange, h.Flags, h.MessageID, uint64(h.Initiator), uint64(h.Responder), h.Length)
 	if e.Interface != "" {
 		line += " dev=" + e.Interface
@@ -72,9 +107,6 @@ func (e Event) dropFields(b *strings.Builder) {
 		if f.value != "" {
 			fmt.Fprintf(b, " %s=%s", f.key, f.value)
 		}
-	}
-	if e.ReqID != 0 {
-		fmt.Fprintf(b, " reqid=%d", e.ReqID)
 	}
 }
 

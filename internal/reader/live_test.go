@@ -406,7 +406,7 @@ func TestEvents(t *testing.T) {
 	if e := got[2]; e.Seq != 4 || e.Top != 6 || e.Value != 2 || e.Extent != 1 {
 		t.Errorf("late: %+v", e)
 	}
-	if line := got[1].Line(); !strings.Contains(line, "gap       in  spi=0x00000005 192.0.2.1 > 192.0.2.2 seq=6 skipped=3 after=2") {
+	if line := got[1].Line("now"); !strings.Contains(line, "gap       in  spi=0x00000005 192.0.2.1 > 192.0.2.2 seq=6 skipped=3 after=2") {
 		t.Errorf("line: %s", line)
 	}
 	if len(order) != 1 {

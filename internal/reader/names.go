@@ -20,6 +20,9 @@ type Names struct {
 	Cause []string
 	Event []string
 	Place []string // enum site_kind of bpf/lib/stack_maps.h
+	Stage []string // enum drop_stage of bpf/lib/drop_abi.h
+	Hook  []string // enum drop_hook, the first one empty
+	PMTU  []string // enum pmtu_kind of bpf/lib/pmtu_abi.h
 }
 
 // LoadNames reads the names once.
@@ -29,6 +32,10 @@ var LoadNames = sync.OnceValues(func() (*Names, error) {
 		return nil, fmt.Errorf("read names: %w", err)
 	}
 	stack, err := bpfobj.LoadStack()
+	if err != nil {
+		return nil, fmt.Errorf("read names: %w", err)
+	}
+	drop, err := bpfobj.LoadDrop()
 	if err != nil {
 		return nil, fmt.Errorf("read names: %w", err)
 	}
@@ -44,10 +51,16 @@ var LoadNames = sync.OnceValues(func() (*Names, error) {
 		{wire, "event_kind", &n.Event},
 		{stack, "cause", &n.Cause},
 		{stack, "site_kind", &n.Place},
+		{drop, "drop_stage", &n.Stage},
+		{drop, "drop_hook", &n.Hook},
 	} {
 		if *e.dst, err = bpfobj.EnumNames(e.spec, e.name); err != nil {
 			return nil, fmt.Errorf("read names: %w", err)
 		}
+	}
+	n.Hook[0] = "" // none
+	if n.PMTU, err = pmtuNames(); err != nil {
+		return nil, err
 	}
 	return n, nil
 })

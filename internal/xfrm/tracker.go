@@ -50,7 +50,8 @@ type Tracker struct {
 	queue  []Event
 	lost   uint64
 	mapped mappings
-	passed chan uint32 // sequence numbers of barriers that came back
+	hear   func(ledger.SADEntry) // nil: nobody wants to hear of new SAs
+	passed chan uint32           // sequence numbers of barriers that came back
 	ended  chan struct{}
 	err    error // why receiving ended
 }
@@ -97,8 +98,24 @@ func (t *Tracker) Lost() uint64 {
 	return t.lost
 }
 
+// Hear has fn told of every SA from now on that is added, or updated, as soon as the kernel says so. It is
+// called from the receiving goroutine and must not wait.
+func (t *Tracker) Hear(fn func(ledger.SADEntry)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.hear = fn
+}
+
 // enqueue is called by the receiving goroutine.
 func (t *Tracker) enqueue(ev Event) {
+	if ev.SA != nil && (ev.Kind == SAAdded || ev.Kind == SAUpdated) {
+		t.mu.Lock()
+		hear := t.hear
+		t.mu.Unlock()
+		if hear != nil {
+			hear(ev.SA.SADEntry)
+		}
+	}
 	switch ev.Kind {
 	case barrier:
 		select {

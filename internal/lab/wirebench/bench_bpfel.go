@@ -20,6 +20,11 @@ const (
 	lockfreeMapCurrentPacket   = "current_packet"
 	lockfreeMapEventBudgets    = "event_budgets"
 	lockfreeMapEvents          = "events"
+	lockfreeMapFilterDevices   = "filter_devices"
+	lockfreeMapFilterPeers     = "filter_peers"
+	lockfreeMapFilterReqids    = "filter_reqids"
+	lockfreeMapFilterSas       = "filter_sas"
+	lockfreeMapFilterSpis      = "filter_spis"
 	lockfreeMapFreeSlots       = "free_slots"
 	lockfreeMapKeepalives      = "keepalives"
 	lockfreeMapLostCounts      = "lost_counts"
@@ -31,10 +36,13 @@ const (
 	lockfreeProgBenchEmpty     = "bench_empty"
 	lockfreeProgBenchNumber    = "bench_number"
 	lockfreeProgBenchWire      = "bench_wire"
+	lockfreeVarCfgDirections   = "cfg_directions"
 	lockfreeVarCfgEspAt        = "cfg_esp_at"
 	lockfreeVarCfgEventsPerSec = "cfg_events_per_sec"
+	lockfreeVarCfgFilter       = "cfg_filter"
 	lockfreeVarCfgHints        = "cfg_hints"
 	lockfreeVarCfgIkePerSec    = "cfg_ike_per_sec"
+	lockfreeVarCfgKinds        = "cfg_kinds"
 	lockfreeVarCfgMarks        = "cfg_marks"
 	lockfreeVarCfgNattPorts    = "cfg_natt_ports"
 	lockfreeVarCfgOffline      = "cfg_offline"
@@ -100,6 +108,11 @@ type lockfreeMapSpecs struct {
 	CurrentPacket *ebpf.MapSpec `ebpf:"current_packet"`
 	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
+	FilterDevices *ebpf.MapSpec `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.MapSpec `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.MapSpec `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.MapSpec `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.MapSpec `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	Keepalives    *ebpf.MapSpec `ebpf:"keepalives"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
@@ -114,10 +127,13 @@ type lockfreeMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type lockfreeVariableSpecs struct {
+	CfgDirections   *ebpf.VariableSpec `ebpf:"cfg_directions"`
 	CfgEspAt        *ebpf.VariableSpec `ebpf:"cfg_esp_at"`
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
+	CfgFilter       *ebpf.VariableSpec `ebpf:"cfg_filter"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgKinds        *ebpf.VariableSpec `ebpf:"cfg_kinds"`
 	CfgMarks        *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
@@ -152,6 +168,11 @@ type lockfreeMaps struct {
 	CurrentPacket *ebpf.Map `ebpf:"current_packet"`
 	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
 	Events        *ebpf.Map `ebpf:"events"`
+	FilterDevices *ebpf.Map `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.Map `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.Map `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.Map `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.Map `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	Keepalives    *ebpf.Map `ebpf:"keepalives"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
@@ -168,6 +189,11 @@ func (m *lockfreeMaps) Close() error {
 		m.CurrentPacket,
 		m.EventBudgets,
 		m.Events,
+		m.FilterDevices,
+		m.FilterPeers,
+		m.FilterReqids,
+		m.FilterSas,
+		m.FilterSpis,
 		m.FreeSlots,
 		m.Keepalives,
 		m.LostCounts,
@@ -183,10 +209,13 @@ func (m *lockfreeMaps) Close() error {
 //
 // It can be passed to loadLockfreeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type lockfreeVariables struct {
+	CfgDirections   *ebpf.Variable `ebpf:"cfg_directions"`
 	CfgEspAt        *ebpf.Variable `ebpf:"cfg_esp_at"`
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
+	CfgFilter       *ebpf.Variable `ebpf:"cfg_filter"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgKinds        *ebpf.Variable `ebpf:"cfg_kinds"`
 	CfgMarks        *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`

@@ -20,6 +20,11 @@ const (
 	lockedMapCurrentPacket   = "current_packet"
 	lockedMapEventBudgets    = "event_budgets"
 	lockedMapEvents          = "events"
+	lockedMapFilterDevices   = "filter_devices"
+	lockedMapFilterPeers     = "filter_peers"
+	lockedMapFilterReqids    = "filter_reqids"
+	lockedMapFilterSas       = "filter_sas"
+	lockedMapFilterSpis      = "filter_spis"
 	lockedMapFreeSlots       = "free_slots"
 	lockedMapKeepalives      = "keepalives"
 	lockedMapLostCounts      = "lost_counts"
@@ -32,10 +37,13 @@ const (
 	lockedProgBenchEmpty     = "bench_empty"
 	lockedProgBenchNumber    = "bench_number"
 	lockedProgBenchWire      = "bench_wire"
+	lockedVarCfgDirections   = "cfg_directions"
 	lockedVarCfgEspAt        = "cfg_esp_at"
 	lockedVarCfgEventsPerSec = "cfg_events_per_sec"
+	lockedVarCfgFilter       = "cfg_filter"
 	lockedVarCfgHints        = "cfg_hints"
 	lockedVarCfgIkePerSec    = "cfg_ike_per_sec"
+	lockedVarCfgKinds        = "cfg_kinds"
 	lockedVarCfgMarks        = "cfg_marks"
 	lockedVarCfgNattPorts    = "cfg_natt_ports"
 	lockedVarCfgOffline      = "cfg_offline"
@@ -101,6 +109,11 @@ type lockedMapSpecs struct {
 	CurrentPacket *ebpf.MapSpec `ebpf:"current_packet"`
 	EventBudgets  *ebpf.MapSpec `ebpf:"event_budgets"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
+	FilterDevices *ebpf.MapSpec `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.MapSpec `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.MapSpec `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.MapSpec `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.MapSpec `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	Keepalives    *ebpf.MapSpec `ebpf:"keepalives"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
@@ -116,10 +129,13 @@ type lockedMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type lockedVariableSpecs struct {
+	CfgDirections   *ebpf.VariableSpec `ebpf:"cfg_directions"`
 	CfgEspAt        *ebpf.VariableSpec `ebpf:"cfg_esp_at"`
 	CfgEventsPerSec *ebpf.VariableSpec `ebpf:"cfg_events_per_sec"`
+	CfgFilter       *ebpf.VariableSpec `ebpf:"cfg_filter"`
 	CfgHints        *ebpf.VariableSpec `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.VariableSpec `ebpf:"cfg_ike_per_sec"`
+	CfgKinds        *ebpf.VariableSpec `ebpf:"cfg_kinds"`
 	CfgMarks        *ebpf.VariableSpec `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.VariableSpec `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.VariableSpec `ebpf:"cfg_offline"`
@@ -154,6 +170,11 @@ type lockedMaps struct {
 	CurrentPacket *ebpf.Map `ebpf:"current_packet"`
 	EventBudgets  *ebpf.Map `ebpf:"event_budgets"`
 	Events        *ebpf.Map `ebpf:"events"`
+	FilterDevices *ebpf.Map `ebpf:"filter_devices"`
+	FilterPeers   *ebpf.Map `ebpf:"filter_peers"`
+	FilterReqids  *ebpf.Map `ebpf:"filter_reqids"`
+	FilterSas     *ebpf.Map `ebpf:"filter_sas"`
+	FilterSpis    *ebpf.Map `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	Keepalives    *ebpf.Map `ebpf:"keepalives"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
@@ -171,6 +192,11 @@ func (m *lockedMaps) Close() error {
 		m.CurrentPacket,
 		m.EventBudgets,
 		m.Events,
+		m.FilterDevices,
+		m.FilterPeers,
+		m.FilterReqids,
+		m.FilterSas,
+		m.FilterSpis,
 		m.FreeSlots,
 		m.Keepalives,
 		m.LostCounts,
@@ -187,10 +213,13 @@ func (m *lockedMaps) Close() error {
 //
 // It can be passed to loadLockedObjects or ebpf.CollectionSpec.LoadAndAssign.
 type lockedVariables struct {
+	CfgDirections   *ebpf.Variable `ebpf:"cfg_directions"`
 	CfgEspAt        *ebpf.Variable `ebpf:"cfg_esp_at"`
 	CfgEventsPerSec *ebpf.Variable `ebpf:"cfg_events_per_sec"`
+	CfgFilter       *ebpf.Variable `ebpf:"cfg_filter"`
 	CfgHints        *ebpf.Variable `ebpf:"cfg_hints"`
 	CfgIkePerSec    *ebpf.Variable `ebpf:"cfg_ike_per_sec"`
+	CfgKinds        *ebpf.Variable `ebpf:"cfg_kinds"`
 	CfgMarks        *ebpf.Variable `ebpf:"cfg_marks"`
 	CfgNattPorts    *ebpf.Variable `ebpf:"cfg_natt_ports"`
 	CfgOffline      *ebpf.Variable `ebpf:"cfg_offline"`
