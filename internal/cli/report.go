@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/record"
 	"xfrmscope/internal/report"
 )
@@ -103,7 +104,7 @@ func reportRecording(path string, o *reportOptions, stdout, progress io.Writer) 
 		defer func() { err = closing(f, err) }()
 		out = f
 	}
-	if err := writeReport(doc, path, span, o.format, out); err != nil {
+	if err := writeReport(doc, path, span, run.Snapshots, o.format, out); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
 	var damage *record.DamageError
@@ -116,13 +117,41 @@ func reportRecording(path string, o *reportOptions, stdout, progress io.Writer) 
 	return nil
 }
 
-func writeReport(doc report.Document, path string, span record.ReplayOptions, format string, out io.Writer) error {
+// writeReport writes one form. A page needs the run a second time: only its end tells which SAs are worth a
+// plot.
+func writeReport(doc report.Document, path string, span record.ReplayOptions, snapshots int, format string, out io.Writer) error {
 	switch format {
 	case "json":
 		return doc.WriteJSON(out)
+	case "markdown":
+		return doc.WriteMarkdown(out)
+	case "html":
+		series, err := follow(path, span, snapshots, doc.Worth())
+		if err != nil {
+			return err
+		}
+		return doc.WriteHTML(out, series)
 	default:
 		return doc.WriteText(out, report.Options{})
 	}
+}
+
+// plotPoints is how finely a page draws a run.
+const plotPoints = 240
+
+// follow replays a recording once more and notes how some SAs fared.
+func follow(path string, span record.ReplayOptions, snapshots int, keys []ledger.SAKey) (*report.Series, error) {
+	series := report.NewSeries(keys)
+	every := max(1, (snapshots+plotPoints-1)/plotPoints)
+	n := 0
+	span.Snapshot = func(s ledger.Snapshot, l *ledger.Ledger) error {
+		if n++; n == 1 || n == snapshots || n%every == 0 {
+			series.Add(s.At, l.Select(func(k ledger.SAKey) bool { return slices.Contains(keys, k) }))
+		}
+		return nil
+	}
+	_, err := record.Replay(path, span)
+	return series, err
 }
 
 // moment is a time on the command line: absolute, or since the beginning of a recording.

@@ -56,6 +56,19 @@ func (l *Ledger) Report() Report {
 	return r
 }
 
+// Select draws up some SAs only, as Report has them: it is cheap where there are many and few are wanted.
+func (l *Ledger) Select(wanted func(SAKey) bool) []SA {
+	sums := sumDrops(l.dropList())
+	out := []SA{}
+	for _, row := range l.rows() {
+		if wanted(row.key) {
+			row.drops = sums[row.key]
+			out = append(out, l.build(row))
+		}
+	}
+	return out
+}
+
 // duration is how long the run was by the sources' clock, which nobody sets while it runs; a capture has
 // only the times of its packets.
 func (l *Ledger) duration() time.Duration {

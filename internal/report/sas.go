@@ -107,11 +107,7 @@ func (p *printer) sa(d *Document, sa *ledger.SA) {
 	p.line("  SA %s", saName(sa))
 	p.wrap("     ", "     ", strings.Join(traits(sa), ", "))
 	p.wireLines(sa)
-	if b := sa.Ledger.In; b != nil {
-		p.inbound(d, sa, b)
-	} else {
-		p.outbound(d, sa, sa.Ledger.Out)
-	}
+	p.steps(steps(d, sa))
 	p.line("")
 }
 
@@ -160,52 +156,81 @@ func traits(sa *ledger.SA) []string {
 	return t
 }
 
-// step writes one term of the sum.
-func (p *printer) step(sign, name string, n *int64, remark string) {
-	if n == nil && remark == "" {
-		remark = "not observed"
-	}
-	p.wrap(fmt.Sprintf("     %1s %-28s %14s  ", sign, name, bin(n)), strings.Repeat(" ", 53), remark)
+// step is one term of an SA's sum.
+type step struct {
+	sign, name string
+	n          *int64
+	remark     string
+	quiet      bool // says something only where it is not zero
 }
 
-// quiet writes a term only where it says something.
-func (p *printer) quiet(sign, name string, n *int64, remark string) {
-	if n != nil && *n != 0 {
-		p.step(sign, name, n, remark)
+// shown says whether the term is worth a line.
+func (s *step) shown() bool { return !s.quiet || s.n != nil && *s.n != 0 }
+
+// text is the remark, or that nobody observes the bin.
+func (s *step) text() string {
+	if s.n == nil && s.remark == "" {
+		return "not observed"
+	}
+	return s.remark
+}
+
+// steps are the terms of an SA's sum, in order.
+func steps(d *Document, sa *ledger.SA) []step {
+	if b := sa.Ledger.In; b != nil {
+		return inboundSteps(d, sa, b)
+	}
+	if b := sa.Ledger.Out; b != nil {
+		return outboundSteps(d, sa, b)
+	}
+	return nil
+}
+
+func (p *printer) steps(all []step) {
+	for i := range all {
+		if s := &all[i]; s.shown() {
+			p.wrap(fmt.Sprintf("     %1s %-28s %14s  ", s.sign, s.name, bin(s.n)), strings.Repeat(" ", 53), s.text())
+		}
 	}
 }
 
-func (p *printer) inbound(d *Document, sa *ledger.SA, b *ledger.Inbound) {
-	p.step("", "sent by the peer", b.Sent, "")
-	p.step("-", "lost on the path", b.LostOnPath, lostRemark(sa))
-	p.quiet("-", "pending", b.Pending, "missing, but may still come")
-	p.step("=", "unique", b.Unique, lateRemark(sa))
-	p.step("+", "duplicates", b.Duplicates, "")
-	p.quiet("+", "stale", b.Stale, "too far from the others to tell new from repeated")
-	p.quiet("+", "unsorted", b.Unsorted, "counted, but not yet sorted, when it was read")
-	p.step("=", "arrived", b.Arrivals, "")
+func inboundSteps(d *Document, sa *ledger.SA, b *ledger.Inbound) []step {
+	all := []step{
+		{"", "sent by the peer", b.Sent, "", false},
+		{"-", "lost on the path", b.LostOnPath, lostRemark(sa), false},
+		{"-", "pending", b.Pending, "missing, but may still come", true},
+		{"=", "unique", b.Unique, lateRemark(sa), false},
+		{"+", "duplicates", b.Duplicates, "", false},
+		{"+", "stale", b.Stale, "too far from the others to tell new from repeated", true},
+		{"+", "unsorted", b.Unsorted, "counted, but not yet sorted, when it was read", true},
+		{"=", "arrived", b.Arrivals, "", false},
+	}
 	if sa.Direction == ledger.Unknown {
-		return // what came of them nobody here can know: the notes say why
+		return all // what came of them nobody here can know: the notes say why
 	}
-	p.step("-", "lost in host", b.LostInHost, dropRemark(d, sa, ledger.BeforeXfrm))
-	p.step("-", "dropped by xfrm", b.XfrmDropped, causes(sa, func(c ledger.Cause) bool { return !c.Outbound() && !c.AfterDecap() }))
-	p.quiet("-", "in flight", b.InFlight, "under way between the readings")
-	p.step("-", "UNATTRIBUTED", b.Unattributed, hiddenRemark(b.Unattributed))
-	p.step("=", "decapsulated", b.Decapsulated, "")
-	p.step("-", "dropped by policy", b.PolicyDropped, causes(sa, ledger.Cause.AfterDecap))
-	p.step("-", "dropped on the inner path", b.InnerDropped, dropRemark(d, sa, ledger.AfterDecap))
-	p.step("=", "delivered", b.Delivered, "")
+	return append(all, []step{
+		{"-", "lost in host", b.LostInHost, dropRemark(d, sa, ledger.BeforeXfrm), false},
+		{"-", "dropped by xfrm", b.XfrmDropped, causes(sa, func(c ledger.Cause) bool { return !c.Outbound() && !c.AfterDecap() }), false},
+		{"-", "in flight", b.InFlight, "under way between the readings", true},
+		{"-", "UNATTRIBUTED", b.Unattributed, hiddenRemark(b.Unattributed), false},
+		{"=", "decapsulated", b.Decapsulated, "", false},
+		{"-", "dropped by policy", b.PolicyDropped, causes(sa, ledger.Cause.AfterDecap), false},
+		{"-", "dropped on the inner path", b.InnerDropped, dropRemark(d, sa, ledger.AfterDecap), false},
+		{"=", "delivered", b.Delivered, "", false},
+	}...)
 }
 
-func (p *printer) outbound(d *Document, sa *ledger.SA, b *ledger.Outbound) {
-	p.step("", "offered", b.Offered, "")
-	p.step("-", "dropped by xfrm", b.XfrmOutDropped, causes(sa, func(c ledger.Cause) bool { return c.Outbound() && !c.AfterNumbering() }))
-	p.step("=", "encapsulated", b.Encapsulated, "sequence numbers assigned")
-	p.quiet("-", "failed to encrypt", b.EncryptFailed, "")
-	p.step("-", "lost in host", b.LostInHostEgress, dropRemark(d, sa, ledger.AtEgress))
-	p.quiet("-", "in flight", b.InFlight, "under way between the readings")
-	p.step("-", "UNATTRIBUTED", b.Unattributed, hiddenRemark(b.Unattributed))
-	p.step("=", "on the wire", b.OnWire, "")
+func outboundSteps(d *Document, sa *ledger.SA, b *ledger.Outbound) []step {
+	return []step{
+		{"", "offered", b.Offered, "", false},
+		{"-", "dropped by xfrm", b.XfrmOutDropped, causes(sa, func(c ledger.Cause) bool { return c.Outbound() && !c.AfterNumbering() }), false},
+		{"=", "encapsulated", b.Encapsulated, "sequence numbers assigned", false},
+		{"-", "failed to encrypt", b.EncryptFailed, "", true},
+		{"-", "lost in host", b.LostInHostEgress, dropRemark(d, sa, ledger.AtEgress), false},
+		{"-", "in flight", b.InFlight, "under way between the readings", true},
+		{"-", "UNATTRIBUTED", b.Unattributed, hiddenRemark(b.Unattributed), false},
+		{"=", "on the wire", b.OnWire, "", false},
+	}
 }
 
 // hiddenRemark says what it means that a ledger does not add up.

@@ -4,8 +4,14 @@ package scenario
 
 // document is what the tests read of the report, spelled out anew from the schema instead of taken
 // from the packages that write it: a field that is renamed there has to fail here.
+type source struct {
+	Kind      string  `json:"kind"`
+	DurationS float64 `json:"duration_s"`
+}
+
 type document struct {
 	Schema   string     `json:"schema"`
+	Source   source     `json:"source"`
 	SAs      []sa       `json:"sas"`
 	Unknown  []stranger `json:"unknown_spis"`
 	Findings []finding  `json:"findings"`
