@@ -45,12 +45,13 @@ type tile struct{ Class, Value, Name string }
 // card is one finding.
 type card struct {
 	Severity, ID, Confidence, Summary string
-	Whose                             string
-	Evidence                          []verdict.Evidence
-	Values                            []string
+	Evidence                          []figure
 	Remedy                            []verdict.Remedy
 	Explains                          []string
 }
+
+// figure is one piece of evidence.
+type figure struct{ Counter, Value, Source, Note string }
 
 // sum is one SA's ledger.
 type sum struct {
@@ -175,19 +176,22 @@ func zeroIfNil(n *int64) int64 {
 func cardOf(f *verdict.Finding) card {
 	c := card{
 		Severity: string(f.Severity), ID: string(f.ID), Confidence: fmt.Sprintf("%.0f", 100*f.Confidence), Summary: clean(f.Summary),
-		Evidence: f.Evidence, Remedy: f.Remedy,
 	}
 	for _, e := range f.Evidence {
-		c.Values = append(c.Values, group(e.Value)+" "+unit(e))
+		c.Evidence = append(c.Evidence, figure{clean(e.Counter), clean(group(e.Value) + " " + unit(e)), clean(e.Source), clean(e.Note)})
+	}
+	for _, r := range f.Remedy {
+		m := verdict.Remedy{For: clean(r.For), Text: clean(r.Text)}
+		for _, command := range r.Commands {
+			m.Commands = append(m.Commands, clean(command))
+		}
+		c.Remedy = append(c.Remedy, m)
 	}
 	for _, id := range f.Consequences {
 		c.Explains = append(c.Explains, string(id))
 	}
 	return c
 }
-
-// Value is the figure of the i-th evidence.
-func (c card) Value(i int) string { return c.Values[i] }
 
 func (p *page) plots(d *Document, s *Series) {
 	if s != nil && s.To.After(s.From) {

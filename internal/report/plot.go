@@ -12,7 +12,7 @@ import (
 const (
 	plotWidth = 1000.0
 	plotLeft  = 70.0
-	plotRight = 990.0
+	plotRight = 970.0
 )
 
 // plot is a drawing, as the template writes it down.
@@ -20,6 +20,7 @@ type plot struct {
 	Title  string
 	Note   string
 	Height float64
+	Grid   []shape // behind everything
 	Areas  []shape
 	Rects  []shape
 	Lines  []shape
@@ -49,7 +50,12 @@ func (p *plot) rect(x, y, w, h float64, class, tip string) {
 }
 
 func (p *plot) line(x1, y1, x2, y2 float64, class string) {
-	p.Lines = append(p.Lines, shape{X: round(x1), Y: round(y1), W: round(x2), H: round(y2), Class: class})
+	l := shape{X: round(x1), Y: round(y1), W: round(x2), H: round(y2), Class: class}
+	if class == "grid" {
+		p.Grid = append(p.Grid, l)
+		return
+	}
+	p.Lines = append(p.Lines, l)
 }
 
 func (p *plot) text(x, y float64, anchor, class, format string, args ...any) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"xfrmscope/internal/ledger"
 )
@@ -44,10 +45,11 @@ func mtuPlot(d *Document) (plot, bool) {
 	if end > float64(most)*1.2 {
 		end = float64((most/100 + 1) * 100)
 	}
-	x := func(n int) float64 { return left + (plotRight-left)*float64(n)/end }
+	begin := scaleBegin(all)
+	x := func(n int) float64 { return left + (plotRight-left)*(max(float64(n), begin)-begin)/(end-begin) }
 	bottom := top + lane*float64(len(all))
-	step := int(ceiling(end / 6))
-	for n := 0; float64(n) <= end; n += step {
+	step := int(ceiling((end - begin) / 6))
+	for n := int(begin); float64(n) <= end; n += step {
 		p.line(x(n), top, x(n), bottom, "grid")
 		p.text(x(n), bottom+16, "middle", "tick", "%s", group(int64(n)))
 	}
@@ -69,18 +71,18 @@ func mtuPlot(d *Document) (plot, bool) {
 			p.rect(left, y+9, x(s.inner)-left, 12, "innermtu", fmt.Sprintf("inner packets of up to %d octets fit", s.inner))
 			used["innermtu"] = true
 		}
-		mark := func(n int, class string) {
+		mark := func(n int, class string, top, bottom float64) {
 			if n > 0 {
-				p.line(x(n), y+4, x(n), y+lane-4, class)
+				p.line(x(n), y+top, x(n), y+bottom, class)
 				used[class] = true
 			}
 		}
-		mark(s.link, "link")
+		mark(s.link, "link", 3, lane-3)
 		if s.path != s.link {
-			mark(s.path, "route")
+			mark(s.path, "route", lane/2, lane-3)
 		}
-		mark(s.told, "told")
-		mark(s.largest, "largest")
+		mark(s.told, "told", 3, lane/2)
+		mark(s.largest, "largest", 6, lane-6)
 		if s.big > 0 && s.bigSize > 0 {
 			p.rect(x(s.bigLimit), y+13, x(s.bigSize)-x(s.bigLimit), 4, "toobig",
 				fmt.Sprintf("%s packets too big for %d, of up to %d octets", group(s.big), s.bigLimit, s.bigSize))
@@ -88,6 +90,9 @@ func mtuPlot(d *Document) (plot, bool) {
 		}
 	}
 	p.Height = bottom + 40
+	if begin > 0 {
+		p.Note = strings.TrimSpace(fmt.Sprintf("The scale begins at %.0f. %s", begin, p.Note))
+	}
 	for _, l := range []legend{
 		{"innermtu", "inner packets that fit"}, {"overhead", "what the SA adds"}, {"link", "MTU of the link"},
 		{"route", "MTU that the route has learned or was given"}, {"told", "MTU that a router asked for"},
@@ -98,6 +103,19 @@ func mtuPlot(d *Document) (plot, bool) {
 		}
 	}
 	return p, true
+}
+
+// scaleBegin is a size below all that matter: what is common to all SAs would only take the room.
+func scaleBegin(all []sizes) float64 {
+	least := 0
+	for _, s := range all {
+		for _, n := range []int{s.link, s.path, s.told, s.inner, s.largest, s.bigSize, s.bigLimit} {
+			if n > 0 && (least == 0 || n < least) {
+				least = n
+			}
+		}
+	}
+	return float64(max(0, least/100-2) * 100)
 }
 
 // allSizes lists the SAs of which any size is known, those with trouble first.

@@ -87,7 +87,14 @@ func reorderPlot(sa *ledger.SA) (plot, bool) {
 	}
 	const top, bottom = 24.0, 134.0
 	p := plot{Title: saName(sa), Height: bottom + 40}
-	buckets := w.DisplacementHistogram
+	all := len(w.DisplacementHistogram)
+	used := 8 // the rest is shown where it holds something
+	for b, n := range w.DisplacementHistogram {
+		if n != 0 {
+			used = max(used, min(b+2, all))
+		}
+	}
+	buckets := w.DisplacementHistogram[:min(used, all)]
 	most := ceiling(float64(slices.Max(buckets)))
 	width := (plotRight - plotLeft) / float64(len(buckets))
 	p.line(plotLeft, top, plotRight, top, "grid")
@@ -96,8 +103,12 @@ func reorderPlot(sa *ledger.SA) (plot, bool) {
 	p.text(plotLeft-8, bottom, "end", "tick", "packets")
 	for b, n := range buckets {
 		x := plotLeft + float64(b)*width
-		name := runLength(b, len(buckets))
-		p.text(x+width/2, bottom+16, "middle", "tick", "%s", name)
+		name := runLength(b, all)
+		shown := name
+		if b >= 10 {
+			shown = amount(float64(int64(1)<<b)) + "…" // to the next bucket
+		}
+		p.text(x+width/2, bottom+16, "middle", "tick", "%s", shown)
 		if n <= 0 {
 			continue
 		}
