@@ -189,8 +189,21 @@ func steps(d *Document, sa *ledger.SA) []step {
 func (p *printer) steps(all []step) {
 	for i := range all {
 		if s := &all[i]; s.shown() {
-			p.wrap(fmt.Sprintf("     %1s %-28s %14s  ", s.sign, s.name, bin(s.n)), strings.Repeat(" ", 53), s.text())
+			p.step(s.sign, s.name, s.n, s.remark)
 		}
+	}
+}
+
+// step writes one term of a sum.
+func (p *printer) step(sign, name string, n *int64, remark string) {
+	s := step{sign, name, n, remark, false}
+	p.wrap(fmt.Sprintf("     %1s %-28s %14s  ", sign, name, bin(n)), strings.Repeat(" ", 53), s.text())
+}
+
+// quiet writes a term only where it says something.
+func (p *printer) quiet(sign, name string, n *int64, remark string) {
+	if n != nil && *n != 0 {
+		p.step(sign, name, n, remark)
 	}
 }
 
