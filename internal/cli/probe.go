@@ -173,6 +173,9 @@ func probeMTU(ctx context.Context, o *probeMTUOptions, r mtu.Request) (doc mtu.D
 	// Outside first: what is learned of the path inside, the kernel keeps.
 	outside = measure(plan.Outside)
 	inside = measure(plan.Inside)
+	if outside != nil && inside != nil {
+		outside.Learned(routes)
+	}
 	return mtu.NewDocument(r.Peer, o.netns, start, plan, outside, inside), errors.Join(failed...)
 }
 

@@ -105,14 +105,14 @@ func (j *Judgement) weigh(p Plan, outside, inside *Side) {
 	if n.Believed == 0 || inside.Before.MTU < n.Believed {
 		n.Believed = inside.Before.MTU
 	}
+	if inside.Result.Refused != 0 {
+		// The kernel has said itself what it let through, before it learned better from the probes.
+		n.Believed = min(n.Believed, inside.Result.Refused)
+	}
 	if !inside.Result.Exact() {
 		return
 	}
 	n.Measured = inside.Result.MTU
-	if inside.Result.Limit == LimitHost {
-		// The kernel has said itself what it lets through.
-		n.Believed = min(n.Believed, n.Measured)
-	}
 	if n.Computed == 0 {
 		return
 	}

@@ -76,14 +76,19 @@ func Measure(ctx context.Context, ns *netns.Handle, routes *Routes, t Target, se
 	if side.Result.Limit == LimitNone && side.Max < side.Before.DeviceMTU {
 		side.Result.Limit, side.Result.Confidence = LimitAsked, 0
 	}
-	side.After = side.Before.MTU
-	if now, gone := routes.To(t.Dst, t.Src); gone == nil {
-		side.After = now.MTU
-	}
+	side.Learned(routes)
 	if err != nil {
 		return side, fmt.Errorf("probe %s: %w", t.Dst, err)
 	}
 	return side, nil
+}
+
+// Learned asks again what the kernel goes by on the way to the target.
+func (s *Side) Learned(routes *Routes) {
+	s.After = s.Before.MTU
+	if now, err := routes.To(s.Target.Dst, s.Target.Src); err == nil {
+		s.After = now.MTU
+	}
 }
 
 // Local lists the addresses of a namespace that packets can be sent from.

@@ -37,6 +37,7 @@ type Result struct {
 	By              netip.Addr
 	Target          netip.Addr // who answered
 	Told            []Told
+	Refused         int // what this host itself said would fit, the first time that it refused to send; 0: it did not
 	Confidence      float64
 	Sent            int // packets that left this host
 	Unanswered      int // of them

@@ -31,6 +31,7 @@ type Options struct {
 	ESN          bool     // extended sequence numbers (RFC 4303 section 2.2.1)
 	ReplayWindow uint32   // of every SA; 0 means 32 unless NoReplay is set
 	NoReplay     bool     // replay window 0: the kernel checks and tracks nothing
+	CBC          bool     // AES-CBC with HMAC-SHA-256 cut to 128 bits (RFC 4868) in place of AES-GCM
 	UDP          bool     // ESP in UDP, port 4500 (RFC 3948)
 	OutsidePortA uint16   // UDP: the port that gateway B knows A by, where a NAT stands before A; 0: its own
 	Pairs        int      // SA pairs; 0 means 1

@@ -20,8 +20,12 @@ const (
 // encapPort is the port of UDP encapsulation on both sides (RFC 3948 section 2).
 const encapPort = 4500
 
-// keyBytes is an AES-128 key and the salt of RFC 4106 section 8.1.
-const keyBytes = 16 + 4
+// Octets of keys: of AES-128, of the salt of RFC 4106 section 8.1, of HMAC-SHA-256 (RFC 4868 section 2.1.1).
+const (
+	aesBytes  = 16
+	saltBytes = 4
+	hmacBytes = 32
+)
 
 // addEncapSockets opens what makes the kernel take ESP out of UDP: a socket of each gateway with
 // UDP_ENCAP set. Nobody ever reads from it.
@@ -95,12 +99,16 @@ func (t *Tunnel) addSAs() error {
 // stateLines are the two ends' commands for one SA, with a fresh random key that is in both lines
 // and afterwards in the kernel only.
 func (t *Tunnel) stateLines(sa SA) (sender, receiver string, err error) {
-	key := make([]byte, keyBytes)
+	key := make([]byte, aesBytes+hmacBytes)
 	if _, err := rand.Read(key); err != nil {
 		return "", "", fmt.Errorf("draw a key: %w", err)
 	}
-	line := fmt.Sprintf("xfrm state add src %s dst %s proto esp spi %#x reqid %d mode %s aead rfc4106(gcm(aes)) 0x%s 128",
-		sa.From.Outer, sa.To.Outer, sa.SPI, sa.ReqID, t.Options.Mode, hex.EncodeToString(key))
+	algorithms := "aead rfc4106(gcm(aes)) 0x" + hex.EncodeToString(key[:aesBytes+saltBytes]) + " 128"
+	if t.Options.CBC {
+		algorithms = "enc cbc(aes) 0x" + hex.EncodeToString(key[:aesBytes]) + " auth-trunc hmac(sha256) 0x" + hex.EncodeToString(key[aesBytes:]) + " 128"
+	}
+	line := fmt.Sprintf("xfrm state add src %s dst %s proto esp spi %#x reqid %d mode %s %s",
+		sa.From.Outer, sa.To.Outer, sa.SPI, sa.ReqID, t.Options.Mode, algorithms)
 	if !t.Options.NoReplay {
 		line += fmt.Sprintf(" replay-window %d", sa.ReplayWindow)
 	}

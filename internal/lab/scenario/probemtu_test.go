@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"xfrmscope/internal/lab/tunnel"
+)
+
+// probed is what `probe mtu --json` says, as far as these tests ask.
+type probed struct {
+	Outside, Inside *struct {
+		MTU, Packets int
+		FailsAt      int `json:"fails_at"`
+		Exact        bool
+		Limit        string
+		LimitBy      string `json:"limit_by"`
+		Route        struct{ MTU int }
+		RouteMTU     int `json:"route_mtu_after"`
+	}
+	NotOutside string `json:"not_outside"`
+	Inner      *struct {
+		Measured, Computed, Believed int
+		Agree                        *bool
+	}
+	Set  *struct{ MTU int }
+	Fits *bool
+	// Remedy's first command makes the kernel believe what was measured.
+	Remedy []struct{ Commands []string }
+}
+
+// probe runs `probe mtu` on gateway B.
+func probe(t *testing.T, b *bench, exit int, args ...string) (d probed) {
+	t.Helper()
+	cmd := exec.Command(binary(t), append([]string{"probe", "mtu", "--netns", b.tunnel.B.Name, "--json"}, args...)...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	var failed *exec.ExitError
+	if err != nil && !errors.As(err, &failed) {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(out, &d); err != nil {
+		t.Fatalf("read report: %v\n%s%s", err, out, stderr.String())
+	}
+	t.Logf("%s%s", out, stderr.String())
+	if got := cmd.ProcessState.ExitCode(); got != exit {
+		t.Errorf("exit status %d, want %d", got, exit)
+	}
+	return d
+}
+
+// ping says whether a packet of so many octets that must not be cut is answered, by a program of others.
+func ping(t *testing.T, ns *tunnel.Namespace, sa tunnel.SA, octets, tries int) bool {
+	t.Helper()
+	header := 28
+	if sa.Dst.Is6() {
+		header = 48
+	}
+	passed := false
+	err := ns.Do(func() error {
+		out, err := exec.Command("ping", "-n", "-q", "-M", "do", "-c", fmt.Sprint(tries), "-i", "0.2", "-W", "1",
+			"-I", sa.Src.String(), "-s", fmt.Sprint(octets-header), sa.Dst.String()).CombinedOutput()
+		var failed *exec.ExitError
+		if err != nil && !errors.As(err, &failed) {
+			return fmt.Errorf("ping: %w: %s", err, out)
+		}
+		if !strings.Contains(string(out), "received") {
+			return fmt.Errorf("ping says: %s", out)
+		}
+		passed = err == nil
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return passed
+}
+
+// TestProbeMTU measures through real tunnels across a router with a narrow further side, which tells of it
+// or does not. What passes inside is held against ping.
+func TestProbeMTU(t *testing.T) {
+	tunnel.Need(t)
+	for name, row := range map[string]struct {
+		options tunnel.Options
+		silent  bool // and nobody tells
+	}{
+		"v4 GCM, router tells":     {options: tunnel.Options{}},
+		"v4 UDP CBC, black hole":   {options: tunnel.Options{UDP: true, CBC: true}, silent: true},
+		"v6 GCM, black hole":       {options: tunnel.Options{Family: 6}, silent: true},
+		"v6 UDP CBC, router tells": {options: tunnel.Options{Family: 6, UDP: true, CBC: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			row.options.Router = true
+			b := raise(t, row.options, func(*tunnel.Tunnel) error { return nil }, nil)
+			check := func(err error) {
+				t.Helper()
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			check(b.tunnel.Path.IP(fmt.Sprintf("link set %s mtu %d", tunnel.PathA, narrow)))
+			limit := "router"
+			if row.silent {
+				limit = "black-hole"
+				check(inside(b.tunnel.Path, "nft", "add table inet mute\nadd chain inet mute out { type filter hook output priority 0; }\n"+
+					"add rule inet mute out icmp type destination-unreachable drop\nadd rule inet mute out icmpv6 type packet-too-big drop"))
+			}
+			sa, gateway := b.tunnel.BtoA[0], b.tunnel.A.Outer.String()
+			d := probe(t, b, 1, gateway)
+			if d.Outside == nil || d.Inside == nil || d.Inner == nil || d.Inner.Agree == nil || d.Set == nil {
+				t.Fatal("not everything was measured")
+			}
+			// What is probed inside takes ESP, of whose size the kernel learns where a router tells.
+			learned := narrow
+			if row.silent {
+				learned = linkMTU
+			}
+			diff(t, "outside: MTU, limit, MTU of the route before and after", []any{narrow, limit, linkMTU, learned},
+				[]any{d.Outside.MTU, d.Outside.Limit, d.Outside.Route.MTU, d.Outside.RouteMTU})
+			diff(t, "inside: exact, agrees with what is computed, what is to be set", []any{true, true, d.Inner.Computed},
+				[]any{d.Inside.Exact, *d.Inner.Agree, d.Set.MTU})
+			if !ping(t, b.tunnel.B.Namespace, sa, d.Inside.MTU, 5) {
+				t.Errorf("ping: no packet of %d octets passes", d.Inside.MTU)
+			}
+			if ping(t, b.tunnel.B.Namespace, sa, d.Inside.MTU+1, 2) {
+				t.Errorf("ping: a packet of %d octets passes", d.Inside.MTU+1)
+			}
+			if len(d.Remedy) == 0 || len(d.Remedy[0].Commands) != 1 {
+				t.Fatalf("remedies: %+v", d.Remedy)
+			}
+			// What it says to type mends it, and an address behind the peer leads to the same tunnel.
+			check(inside(b.tunnel.B.Namespace, strings.Fields(d.Remedy[0].Commands[0])...))
+			mended := probe(t, b, 0, sa.Dst.String())
+			if mended.Outside == nil || mended.Inner == nil || mended.Fits == nil || !*mended.Fits {
+				t.Fatal("what is set does not fit after the remedy")
+			}
+			diff(t, "mended: outside, inside, let through", []int{narrow, d.Inside.MTU, d.Inside.MTU},
+				[]int{mended.Outside.MTU, mended.Inner.Measured, mended.Inner.Believed})
+		})
+	}
+}
