@@ -350,7 +350,7 @@ func (f Figure) String() string {
 	default:
 		text = fmt.Sprintf("%s = %v", f.Name, f.Value)
 	}
-	if f.Count > 1 {
+	if f.Count > 1 && f.Value == nil {
 		text += fmt.Sprintf(" (%d values)", f.Count)
 	}
 	if f.SA != "" {

@@ -104,6 +104,9 @@ func (o Outcome) points() []point {
 	}
 	for _, r := range o.Expectations {
 		p := point{name: r.Expr, ok: r.Passed, reason: r.Reason, class: "expectation"}
+		if r.Passed && r.SAs > 0 {
+			p.figures = append(p.figures, "holds for each of "+plural(r.SAs, "SA"))
+		}
 		for _, f := range r.Figures {
 			p.figures = append(p.figures, f.String())
 		}
@@ -116,6 +119,13 @@ func (o Outcome) points() []point {
 		out = append(out, p)
 	}
 	return out
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return itoa(n) + " " + what + "s"
 }
 
 // message is a failed point in one line.
