@@ -60,6 +60,7 @@ demo: build ## Raise a live faulty tunnel, diagnose it, show the report (install
 test: build test-unit check-generated ## Everything: unit, BPF natively, real tunnels in a VM (installs what it needs, as root)
 	$(MAKE) test-vm KERNEL=$(KERNEL)
 	$(MAKE) smoke-vm KERNEL=6.12
+	$(MAKE) initramfs-vm KERNEL=$(KERNEL)
 
 test-unit: deps-test lint-fast ## Unit tests and BPF programs natively through BPF_PROG_TEST_RUN
 	$(GO) test -count=1 ./...
@@ -69,6 +70,10 @@ test-vm: deps-vm build ## Boot a Debian kernel (KERNEL=5.10|6.1|6.12|6.18|7) and
 
 smoke-vm: deps-vm build ## Boot KERNEL with two processors, load and attach every program in it, saturate one processor
 	scripts/vm/test -c 2 $(KERNEL) smoke smp
+
+.PHONY: initramfs-vm
+initramfs-vm: deps-vm ## Boot KERNEL with nothing but xfrmscope and a test, by the script that docs/ci.md shows
+	scripts/vm/initramfs $(KERNEL)
 
 bench: ## ns per packet of the wire program beside an empty one; packets per second of 'read'
 	$(GO) run ./internal/lab/wirebench
