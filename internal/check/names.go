@@ -25,7 +25,7 @@ var shortForms = [][3]string{
 	{nameOutbound, "list", "the outbound SAs"},
 	{"findings.none", "bool", "no finding of severity warning or critical"},
 	{`findings.has("id")`, "bool", "there is a finding of this identifier, be it one that another explains"},
-	{"observed(x)", "bool", "x was observed; of another figure than this one nothing is said"},
+	{"observed(x)", "bool", "x was observed: see above"},
 }
 
 // Reference lists everything that an expression can name, as Markdown: docs/check.md has it word for word.

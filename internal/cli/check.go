@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	"xfrmscope/internal/check"
 	"xfrmscope/internal/kernel"
+	"xfrmscope/internal/record"
 	"xfrmscope/internal/replay"
 	"xfrmscope/internal/report"
 )
@@ -42,7 +44,7 @@ func newCheck() *cobra.Command {
 		Short: "Hold what happens while a command runs against what you expect: for CI",
 		Long: `Attaches, runs COMMAND with its own input and output, waits until packets under way have
 settled, and holds the report against each expectation. Without COMMAND it observes for --duration;
-with --from it judges a capture instead of a live kernel.
+with --from it judges a recording or a capture instead of a live kernel.
 
 An expectation is an expression over the report, whose names are the keys of its JSON, and short
 forms: loss (packets lost, all SAs), lost_on_path, replay_late, unattributed, findings.none,
@@ -59,6 +61,7 @@ observed (COMMAND is then not run).`,
   xfrmscope check --expect 'loss == 0' --expect 'sa.replay_late < 10' --junit junit.xml -- make test-ipsec
   xfrmscope check --netns gw --duration 30s --expect 'findings.none' --expect 'duration >= 30'
   xfrmscope check --expect-file ipsec.expect --tap - -- ./traffic
+  xfrmscope check --from night.xsr --expect 'sa.lost_on_path < 100' --json
   xfrmscope check --from gateway.pcapng --expect 'lost_on_path == 0'`,
 		Args: cobra.ArbitraryArgs,
 		RunE: work(func(cmd *cobra.Command, args []string) error {
@@ -75,7 +78,7 @@ observed (COMMAND is then not run).`,
 	f.StringVar(&o.file, "expect-file", "", "`file` of expressions, one a line; # begins a comment")
 	f.DurationVar(&o.duration, "duration", 30*time.Second, "how long to observe without COMMAND, e.g. 30s, 10m; 0: until Ctrl-C")
 	f.DurationVar(&o.settle, "settle", 1500*time.Millisecond, "how long to go on after COMMAND, so that what is missing by then is lost")
-	f.StringSliceVar(&o.from, "from", nil, "judge this capture `file` instead of a live kernel, repeatable")
+	f.StringSliceVar(&o.from, "from", nil, "judge this `file` instead of a live kernel: a recording, or a capture, repeatable")
 	f.StringVar(&o.report, "report", "", "write the report with the outcome to this `file`, as JSON (schema xfrmscope/1)")
 	f.StringVar(&o.junit, "junit", "", "write the outcome to this `file`, as JUnit XML")
 	f.StringVar(&o.tap, "tap", "", "write the outcome to this `file`, as TAP 14; -: to standard output instead of text")
@@ -205,7 +208,7 @@ func kernelFunctions() func(string) error {
 // observe gives the report to be judged, and how the command ended where one was run.
 func (o *checkOptions) observe(ctx context.Context, progress io.Writer) (doc report.Document, command *check.Command, err error) {
 	if len(o.from) > 0 {
-		doc, err = o.offline(ctx)
+		doc, err = o.offline(ctx, progress)
 		return doc, nil, err
 	}
 	s, err := openSession(ctx, &o.live)
@@ -263,18 +266,31 @@ func (o *checkOptions) run(ctx context.Context, s *session) (*check.Command, err
 	return command, errors.Join(err, <-ended)
 }
 
-// offline gives the report of captures.
-func (o *checkOptions) offline(ctx context.Context) (report.Document, error) {
-	opts := replay.Options{SATableSize: o.live.saTableSize}
-	if _, err := o.live.probeOptions(); err != nil {
-		return report.Document{}, err
+// offline gives the report of a recording, or of captures.
+func (o *checkOptions) offline(ctx context.Context, progress io.Writer) (doc report.Document, err error) {
+	probe, err := o.live.probeOptions()
+	if err != nil {
+		return doc, err
 	}
-	for _, p := range o.live.nattPorts {
-		if p != 4500 { // always there
-			opts.NATTPorts = append(opts.NATTPorts, uint16(p))
+	if len(o.from) == 1 {
+		run, err := record.Replay(o.from[0], record.ReplayOptions{})
+		var damage *record.DamageError
+		switch {
+		case errors.Is(err, record.ErrNotRecording):
+		case err != nil:
+			return doc, err
+		case errors.As(run.Damage, &damage) && !damage.Cut:
+			return doc, fmt.Errorf("%s: %w", o.from[0], run.Damage)
+		default:
+			if run.Damage != nil {
+				fmt.Fprintf(progress, "xfrmscope: %s: %v\n", o.from[0], run.Damage)
+			}
+			run.Report.Notes = append(run.Report.Notes, run.Notes()...)
+			return report.New(run.Report), nil
 		}
 	}
-	doc, _, err := account(ctx, o.from, opts)
+	ports := slices.DeleteFunc(probe.NATTPorts, func(p uint16) bool { return p == 4500 }) // always there
+	doc, _, err = account(ctx, o.from, replay.Options{SATableSize: probe.SATableSize, NATTPorts: ports})
 	return doc, err
 }
 
