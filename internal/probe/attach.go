@@ -91,7 +91,10 @@ func attachStack(spec *ebpf.ProgramSpec, prog *ebpf.Program) (io.Closer, error) 
 		return link.AttachTracing(link.TracingOptions{Program: prog})
 	case ebpf.Kprobe:
 		l, err := link.Kprobe(spec.AttachTo, prog, nil)
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.EACCES):
+			return nil, fmt.Errorf("%w: Debian's kernels let only CAP_SYS_ADMIN place kprobes while sysctl kernel.perf_event_paranoid is 3; with 2, CAP_PERFMON is enough", innermost(err))
+		case err != nil:
 			return nil, innermost(err)
 		}
 		return l, nil
