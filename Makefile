@@ -19,7 +19,7 @@ GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X xfrmscope/internal/cli.version=$(V
 
 export CGO_ENABLED := 0
 
-.PHONY: help build man install uninstall package generate check-generated demo test test-unit test-vm bench lint fmt clean deps-vm deps-test deps-generate deps-lint lint-fast smoke-vm
+.PHONY: help build man install uninstall package generate check-generated demo test test-unit test-vm bench lint fmt clean deps-vm deps-test deps-generate deps-lint deps-package test-package lint-fast smoke-vm
 
 ##@ Use
 help: ## Show this list
@@ -57,7 +57,7 @@ demo: build ## Raise a live faulty tunnel, diagnose it, show the report (install
 	scripts/demo
 
 ##@ Test
-test: build test-unit check-generated ## Everything: unit, BPF natively, real tunnels in a VM (installs what it needs, as root)
+test: build test-unit check-generated test-package ## Everything: unit, BPF natively, real tunnels in a VM (installs what it needs, as root)
 	$(MAKE) test-vm KERNEL=$(KERNEL)
 	$(MAKE) smoke-vm KERNEL=6.12
 	$(MAKE) initramfs-vm KERNEL=$(KERNEL)
@@ -67,6 +67,9 @@ test-unit: deps-test lint-fast ## Unit tests and BPF programs natively through B
 
 test-vm: deps-vm build ## Boot a Debian kernel (KERNEL=5.10|6.1|6.12|6.18|7) and run every lab scenario in it
 	scripts/vm/test -j $(GUESTS) $(KERNEL)
+
+test-package: deps-package package ## Install the deb and the rpm below a folder, run what they brought, remove them
+	scripts/package-test bin/xfrmscope_$(PKG_VERSION)_$(ARCH).deb bin/xfrmscope-$(PKG_VERSION)-1.*.rpm
 
 smoke-vm: deps-vm build ## Boot KERNEL with two processors, load and attach every program in it, saturate one processor
 	scripts/vm/test -c 2 $(KERNEL) smoke smp
@@ -113,5 +116,7 @@ deps-vm:
 	scripts/deps vm
 deps-generate:
 	scripts/deps generate
+deps-package:
+	scripts/deps package
 deps-lint:
 	scripts/deps lint
