@@ -95,7 +95,7 @@ check-generated: generate ## Fail when the committed objects are not what the so
 C_FILES = bpf/*.c bpf/bench/*.c bpf/lib/*.h bpf/headers/kernel.h
 
 lint-fast: ## gofmt and go vet
-	@test -z "$$(gofmt -l cmd internal)" || { echo "run make fmt: $$(gofmt -l cmd internal)" >&2; exit 1; }
+	@test -z "$$(gofmt -l cmd deploy internal)" || { echo "run make fmt: $$(gofmt -l cmd deploy internal)" >&2; exit 1; }
 	$(GO) vet ./...
 
 lint: lint-fast deps-generate deps-lint ## gofmt, vet, staticcheck, shellcheck, clang-format
@@ -104,7 +104,7 @@ lint: lint-fast deps-generate deps-lint ## gofmt, vet, staticcheck, shellcheck, 
 	clang-format-19 --dry-run --Werror $(C_FILES)
 
 fmt: deps-generate ## Format Go and C
-	gofmt -w cmd internal
+	gofmt -w cmd deploy internal
 	clang-format-19 -i $(C_FILES)
 
 clean: ## Remove what was built and downloaded
