@@ -25,14 +25,15 @@ type Reader struct {
 	zstd   *zstd.Decoder
 	header Header
 
-	good   int64  // bytes of the file that were read and are whole
-	frame  []byte // scratch
-	text   []byte // records that were unpacked and not yet read
-	begin  int    // of the next one in text
-	last   ledger.Snapshot
-	hooks  []ledger.Hook
-	ended  bool
-	failed error
+	good     int64  // bytes of the file that were read and are whole
+	frame    []byte // scratch
+	unpacked []byte // scratch
+	text     []byte // records that were unpacked and not yet read
+	begin    int    // of the next one in text
+	last     ledger.Snapshot
+	hooks    []ledger.Hook
+	ended    bool
+	failed   error
 }
 
 // Open opens a recording.
@@ -157,9 +158,11 @@ func (r *Reader) unpack() error {
 	case err != nil:
 		return &DamageError{r.good, false, err}
 	}
-	if r.text, err = r.zstd.DecodeAll(r.frame, r.text); err != nil {
+	// Unpacked for itself, so that the limit is that of one frame.
+	if r.unpacked, err = r.zstd.DecodeAll(r.frame, r.unpacked[:0]); err != nil {
 		return &DamageError{r.good, false, fmt.Errorf("unpack a frame: %w", err)}
 	}
+	r.text = append(r.text, r.unpacked...)
 	r.good += int64(len(r.frame))
 	return nil
 }

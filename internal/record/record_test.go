@@ -190,6 +190,18 @@ func TestEveryByteSpoilt(t *testing.T) {
 	}
 }
 
+// TestManySAs: a first snapshot that takes many frames comes back.
+func TestManySAs(t *testing.T) {
+	rows := busy(5000, 3)
+	got, err := read(t, write(t, record.Options{}, rows...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(rows, got, exactly); diff != "" {
+		t.Fatalf("(-recorded +read):\n%s", diff)
+	}
+}
+
 // TestVersions: a newer major version is refused with a text that says so, unknown records are passed over.
 func TestVersions(t *testing.T) {
 	whole := write(t, record.Options{}, ledger.Snapshot{Mono: 5})
