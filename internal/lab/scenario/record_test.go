@@ -78,6 +78,7 @@ func TestRecord(t *testing.T) {
 	if exit := keeper.end(t); exit != 0 {
 		t.Errorf("record exits with %d: %s", exit, keeper.stderr.Bytes())
 	}
+	t.Logf("%s", keeper.stderr.Bytes())
 	if err := b.path.Err(); err != nil {
 		t.Fatal(err)
 	}
