@@ -123,7 +123,8 @@ static __always_inline void tell_drop(void *ctx, struct sk_buff *skb, const stru
 		__builtin_memcpy(s.sa_dst, key->dst, sizeof(s.sa_dst));
 		s.spi = key->spi;
 		s.reqid = key->reqid;
-		s.ifindex = key->ifindex;
+		/* Decrypted, it is at a device of the inside. */
+		s.ifindex = key->stage == DROP_AFTER_DECAP ? 0 : key->ifindex;
 		if (!subject_wanted(&s))
 			return;
 	}

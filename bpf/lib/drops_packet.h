@@ -125,8 +125,8 @@ static __always_inline void any_udp(struct drops_key *key, struct drops_packet *
 	p->dport = bpf_ntohs(h.udp.dest);
 	if (!on_natt_port(p->dport) && !on_natt_port(p->sport))
 		return;
-	/* RFC 3948 section 2: zeros are the non-ESP marker, one byte is a keepalive. */
-	if (bpf_ntohs(h.udp.len) == KEEPALIVE_SIZE || !h.word)
+	/* RFC 3948 section 2: zeros are the non-ESP marker. ESP has SPI and number at least. */
+	if (bpf_ntohs(h.udp.len) < sizeof(h.udp) + 8 || !h.word)
 		return;
 	key->spi = bpf_ntohl(h.word);
 	key->sa_proto = IPPROTO_ESP;

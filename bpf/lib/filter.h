@@ -80,8 +80,8 @@ struct subject {
 	__u8 dst[16];
 	__u8 sa_dst[16];
 	__u32 spi;
-	__u32 reqid; /* 0: the SA database has to tell */
-	__u32 ifindex;
+	__u32 reqid;   /* 0: the SA database has to tell */
+	__u32 ifindex; /* where an encrypted packet or IKE is; 0: none, or the packet is one of the inside */
 };
 
 static __always_inline bool kind_wanted(enum event_kind kind, __u8 dir)

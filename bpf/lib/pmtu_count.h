@@ -106,7 +106,8 @@ static __noinline void pmtu_tell(const struct pmtu_event *from, __u64 now)
 			__builtin_memcpy(s.sa_dst, from->sa_dst, sizeof(s.sa_dst));
 		s.spi = spi;
 		s.reqid = 0;
-		s.ifindex = from->ifindex;
+		/* It came from inside, or is about a packet that did. */
+		s.ifindex = 0;
 		if (!subject_wanted(&s))
 			return;
 	}

@@ -112,7 +112,8 @@ static __always_inline bool drop_wanted(const struct drop *d)
 	__builtin_memcpy(s.sa_dst, s.dst, sizeof(s.sa_dst));
 	s.spi = d->key.spi;
 	s.reqid = d->reqid;
-	s.ifindex = d->ifindex;
+	/* Decrypted, or not encrypted yet, a packet is at devices of the inside. */
+	s.ifindex = d->key.dir == DIR_IN && !d->flow.family ? d->ifindex : 0;
 	return subject_wanted(&s);
 }
 

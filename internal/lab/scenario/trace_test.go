@@ -162,7 +162,7 @@ func TestTraceTooBig(t *testing.T) {
 		switch {
 		case e.Kind == "pmtu" && e.What == "tell_sender" && e.SPI == name(p.tunnel.BtoA[0].SPI) && e.MTU == innerMTU && e.Bytes == linkMTU:
 			tooBig++
-		case e.Kind == "host_drop" && e.SPI == name(sa.SPI) && strings.HasPrefix(e.Location, "nf_hook_slow+0x"):
+		case e.Kind == "host_drop" && e.SPI == name(sa.SPI) && (strings.HasPrefix(e.Location, "nf_hook_slow+0x") || strings.HasPrefix(e.Location, "nft_do_chain+0x")):
 			dropped++
 		}
 	}
