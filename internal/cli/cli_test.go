@@ -60,6 +60,16 @@ func makeNamespace(env *testscript.Env) error {
 	name := fmt.Sprintf("xfrmscope-cli-%d-%s", os.Getpid(), filepath.Base(env.WorkDir))
 	env.Setenv("NS", name)
 	env.Setenv("PATH", env.Getenv("PATH")+":/usr/sbin:/sbin")
+	env.Defer(func() {
+		if out, err := exec.Command("ip", "netns", "del", name).CombinedOutput(); err != nil {
+			env.T().Log(fmt.Sprintf("ip netns del %s: %v: %s", name, err, out))
+		}
+	})
+	return buildNamespace(name)
+}
+
+// buildNamespace makes a network namespace with a device "wan" that owns 192.0.2.2, and its peer.
+func buildNamespace(name string) error {
 	for _, args := range [][]string{
 		{"netns", "add", name},
 		{"-n", name, "link", "add", "wan", "type", "veth", "peer", "name", "peer"},
@@ -71,11 +81,6 @@ func makeNamespace(env *testscript.Env) error {
 			return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, out)
 		}
 	}
-	env.Defer(func() {
-		if out, err := exec.Command("ip", "netns", "del", name).CombinedOutput(); err != nil {
-			env.T().Log(fmt.Sprintf("ip netns del %s: %v: %s", name, err, out))
-		}
-	})
 	return nil
 }
 
@@ -135,11 +140,24 @@ func espCmd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: esp seq...")
 	}
-	ns, err := netns.Open(ts.Getenv("NS"))
-	ts.Check(err)
+	var seqs []uint32
+	for _, arg := range args {
+		seq, err := strconv.ParseUint(arg, 0, 32)
+		ts.Check(err)
+		seqs = append(seqs, uint32(seq))
+	}
+	ts.Check(espInto(ts.Getenv("NS"), seqs))
+}
+
+// espInto sends ESP packets with the given sequence numbers to the device "wan" of a namespace.
+func espInto(namespace string, seqs []uint32) error {
+	ns, err := netns.Open(namespace)
+	if err != nil {
+		return err
+	}
 	defer ns.Close()
 	frame := packet.Eth().IPv4("192.0.2.1", "192.0.2.2").ESP(0xc0ffee01, 1, 80).Frame()
-	ts.Check(ns.Do(func() error {
+	return ns.Do(func() error {
 		peer, err := net.InterfaceByName("peer")
 		if err != nil {
 			return err
@@ -149,17 +167,13 @@ func espCmd(ts *testscript.TestScript, neg bool, args []string) {
 			return err
 		}
 		defer unix.Close(fd)
-		for _, arg := range args {
-			seq, err := strconv.ParseUint(arg, 0, 32)
-			if err != nil {
-				return err
-			}
-			if err := unix.Sendto(fd, frame.Seq(uint32(seq)).Data, 0, &unix.SockaddrLinklayer{Ifindex: peer.Index}); err != nil {
+		for _, seq := range seqs {
+			if err := unix.Sendto(fd, frame.Seq(seq).Data, 0, &unix.SockaddrLinklayer{Ifindex: peer.Index}); err != nil {
 				return err
 			}
 		}
 		return nil
-	}))
+	})
 }
 
 // jsonCmd checks a field of the JSON object that the last command printed: json PATH VALUE, the path

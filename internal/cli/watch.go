@@ -198,8 +198,7 @@ func (w *watcher) each(ctx context.Context, o *watchOptions, fn func(first bool,
 }
 
 func (w *watcher) frame(reset bool) (*tui.Frame, error) {
-	now := time.Now()
-	cpu, err := w.cpu.percent(now)
+	cpu, err := w.cpu.percent(time.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -212,10 +211,12 @@ func (w *watcher) frame(reset bool) (*tui.Frame, error) {
 	if w.renewed = w.renewed || reset; reset || w.last == nil {
 		w.began = doc.Source.Start
 	}
-	f := &tui.Frame{At: now, Report: doc.Report, Findings: doc.Findings, Reset: reset, CPU: cpu}
+	// Rates go by when the snapshot was taken, not by when it is shown.
+	at := doc.Source.Start.Add(time.Duration(doc.Source.DurationS * float64(time.Second)))
+	f := &tui.Frame{At: at, Report: doc.Report, Findings: doc.Findings, Reset: reset, CPU: cpu}
 	switch {
 	case !doc.Source.Start.Equal(w.began):
-		f.Scope = "the last " + tui.Lasting(now.Sub(doc.Source.Start))
+		f.Scope = "the last " + tui.Lasting(at.Sub(doc.Source.Start))
 	case w.renewed:
 		f.Scope = "the time since the reset"
 	default:

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/charmbracelet/x/ansi"
+
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/report"
 )
@@ -55,21 +57,24 @@ func spent(s *ledger.SelfReport) (ns, runs float64) {
 // process, memory of the maps, what got lost.
 func (m *Model) costLine() string {
 	s := &m.shown.Report.Self
-	bpf := "ns/run not measured (--stats)"
+	bpf := "ns/run ? (--stats)"
 	if m.cost.measured {
-		bpf = fmt.Sprintf("%.0f ns/run  BPF %.1f %%", m.cost.nsPerRun, m.cost.percent)
+		bpf = fmt.Sprintf("%s ns/run  BPF %s", short(m.cost.nsPerRun, 5), share(m.cost.percent))
 	}
 	maps := "maps ?"
 	if s.MapBytes != nil {
 		maps = "maps " + bytesText(*s.MapBytes)
 	}
-	line := fmt.Sprintf("cost  %s  CPU %.1f %%  %s  ", bpf, m.shown.CPU, maps)
-	lost := fmt.Sprintf("events lost %s withheld %s", short(float64(s.EventsLost), 6), short(float64(s.EventsSuppressed), 6))
+	line := fmt.Sprintf("cost  %s  CPU %s  %s  ", bpf, share(m.shown.CPU), maps)
+	lost := fmt.Sprintf("lost %s withheld %s", short(float64(s.EventsLost), 5), short(float64(s.EventsSuppressed), 5))
+	if len("events ")+ansi.StringWidth(line+lost) <= m.width {
+		lost = "events " + lost
+	}
 	style := styleDim
 	if trouble(s) {
 		style = styleWarn
 		if other := s.TableFull + s.RecursionMisses; other > 0 {
-			lost += fmt.Sprintf(" blurred %s", short(float64(other), 6))
+			lost = fmt.Sprintf("blurred %s ", short(float64(other), 5)) + lost
 		}
 	}
 	return styleDim.Render(line) + style.Render(lost)
@@ -103,14 +108,14 @@ func (m *Model) costLines() []string {
 			"  for as long as xfrmscope runs. sysctl kernel.bpf_stats_enabled=1 does the same for good.")
 	}
 	lines = append(lines, "", styleHead.Render("  What it lost or withheld"),
-		fmt.Sprintf("  events lost, ring full       %s", report.Group(s.EventsLost)),
-		fmt.Sprintf("  events withheld, rate limit  %s", report.Group(s.EventsSuppressed)),
-		fmt.Sprintf("  events not kept here         %s", report.Group(int64(m.events.skipped))),
-		fmt.Sprintf("  program runs skipped         %s", report.Group(s.RecursionMisses)),
-		fmt.Sprintf("  packets no table had room for %s", report.Group(s.TableFull)),
-		fmt.Sprintf("  idle SAs folded away         %s", report.Group(s.Evicted)))
+		fmt.Sprintf("  events lost, ring full          %s", report.Group(s.EventsLost)),
+		fmt.Sprintf("  events withheld, rate limit     %s", report.Group(s.EventsSuppressed)),
+		fmt.Sprintf("  events not kept here            %s", report.Group(int64(m.events.skipped))),
+		fmt.Sprintf("  program runs skipped            %s", report.Group(s.RecursionMisses)),
+		fmt.Sprintf("  packets without room in a table %s", report.Group(s.TableFull)),
+		fmt.Sprintf("  idle SAs folded away            %s", report.Group(s.Evicted)))
 	for _, cause := range slices.Sorted(maps.Keys(s.Lost)) {
-		lines = append(lines, fmt.Sprintf("    %-26s %s", cause, report.Group(s.Lost[cause])))
+		lines = append(lines, fmt.Sprintf("    %-29s %s", cause, report.Group(s.Lost[cause])))
 	}
 	lines = append(lines, "  Totals never depend on events.", "")
 	return append(lines, m.hookLines()...)

@@ -125,11 +125,16 @@ func right(s string, width int) string {
 	return strings.Repeat(" ", max(0, width-ansi.StringWidth(s))) + s
 }
 
-// ends puts one text at the left and one at the right end of a line.
+// ends puts one text at the left and one at the right end of a line; the right one is never cut.
 func ends(left, rightText string, width int) string {
-	gap := width - ansi.StringWidth(left) - ansi.StringWidth(rightText)
-	if gap < 1 {
-		return fit(left, width)
+	room := max(0, width-ansi.StringWidth(rightText)-1)
+	return fit(left, room) + " " + rightText
+}
+
+// share writes a part of a CPU in percent.
+func share(p float64) string {
+	if p < 9.95 {
+		return fmt.Sprintf("%.1f %%", p)
 	}
-	return left + strings.Repeat(" ", gap) + rightText
+	return fmt.Sprintf("%.0f %%", p)
 }

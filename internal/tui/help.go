@@ -13,7 +13,7 @@ import (
 var explained = [][2]string{
 	{"SPI", "of the SA; x in front: it has ended, ?: the SA database does not have it"},
 	{"DIR", "in: from the peer; out: to the peer; unknown: neither end is this host"},
-	{"PEER", "address of the far end; per tunnel: both ends where they fit"},
+	{"PEER", "address of the far end; per tunnel: both ends where they fit; SAS: how many the tunnel has"},
 	{"REQID", "what ties policies and SAs together; NAME: connection and child by the IKE daemon"},
 	{"PKT/S BIT/S", "on the wire since the frame before, outer headers included"},
 	{"LOST, LOSS", "packets, and share in percent, that did not cross the wire. In: the peer sent them and they never came. Out: this host dropped them first (XFRM and HOST)"},

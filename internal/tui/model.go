@@ -88,6 +88,7 @@ func New(o Options) *Model {
 	}
 	m.body = viewport.New()
 	m.body.KeyMap = viewport.KeyMap{} // keys are ours
+	m.body.SoftWrap = true            // commands to copy are never cut
 	return m
 }
 

@@ -87,12 +87,14 @@ func (p *Plain) findings(at string, f *Frame) {
 		g := &f.Findings[i]
 		k := keyOf(g)
 		if now[k] = true; !p.said[k] {
-			p.line("# %s finding %s %s: %s", at, g.Severity, g.ID, report.Clean(g.Summary))
+			p.line("# %s finding began: %s %s: %s", at, g.Severity, g.ID, report.Clean(g.Summary))
 		}
 	}
-	for k := range p.said {
-		if !now[k] {
-			p.line("# %s ended %s %s", at, k.id, k.subject)
+	if p.before != nil {
+		for i := range p.before.Findings {
+			if k := keyOf(&p.before.Findings[i]); !now[k] {
+				p.line("# %s", strings.TrimSpace(fmt.Sprintf("%s finding ended: %s %s", at, k.id, k.subject)))
+			}
 		}
 	}
 	p.said = now
@@ -113,6 +115,13 @@ func (p *Plain) status(at string, f *Frame) {
 		at, len(f.Report.SAs), len(f.Findings), bpf, f.CPU, bytes, s.EventsLost, s.EventsSuppressed)
 }
 
+func packets(n int64) string {
+	if n == 1 {
+		return "1 packet"
+	}
+	return report.Group(n) + " packets"
+}
+
 // Summary is the last word, once the screen is gone.
 func Summary(w io.Writer, f *Frame) error {
 	var b strings.Builder
@@ -126,8 +135,8 @@ func Summary(w io.Writer, f *Frame) error {
 		}
 	}
 	took := f.At.Sub(r.Source.Start)
-	fmt.Fprintf(&b, "xfrmscope: watched %s for %s: %s packets lost, %s unattributed; %s\n", plural(len(r.SAs), "SA"), lasting(took),
-		report.Group(lost), report.Group(hidden), plural(len(f.Findings), "finding")+" over "+f.Scope)
+	fmt.Fprintf(&b, "xfrmscope: watched %s for %s: %s lost, %s unattributed; %s\n", plural(len(r.SAs), "SA"), lasting(took),
+		packets(lost), report.Group(hidden), plural(len(f.Findings), "finding")+" over "+f.Scope)
 	for i := range f.Findings {
 		if i == 10 {
 			fmt.Fprintf(&b, "  … and %d more\n", len(f.Findings)-i)

@@ -55,7 +55,7 @@ func (m *Model) saLines() []string {
 	section("Findings over "+m.shown.Scope, m.saFindings(sa))
 	section("Ledger since "+rep.Source.Start.Local().Format("15:04:05")+", in packets",
 		report.Document{Report: *rep, Findings: m.shown.Findings}.SALines(sa, m.width)[1:])
-	section(m.pastTitle(), m.pastLines(r))
+	section(m.past(r))
 	section("Replay window", m.windowLines(sa))
 	section("Reordering, RFC 4737 extent in packets", m.reorderLines(sa))
 	section("Numbers and lifetimes", m.lifeLines(sa))
@@ -77,15 +77,11 @@ func (m *Model) saFindings(sa *ledger.SA) (lines []string) {
 	return lines
 }
 
-func (m *Model) pastTitle() string {
-	return "Last " + lasting(m.frozen.span())
-}
-
-// pastLines draws rate and loss of the recent past.
-func (m *Model) pastLines(r *row) []string {
-	width := min(depth, m.width-30)
-	if width < 10 {
-		return nil
+// past draws rate and loss of the recent past, and says how far they went.
+func (m *Model) past(r *row) (title string, lines []string) {
+	width := depth
+	for width > m.width-9 && width > 1 {
+		width /= 2
 	}
 	most, worst := 0.0, 0.0
 	for f := max(1, m.frozen.n-depth); f < m.frozen.n; f++ {
@@ -97,9 +93,9 @@ func (m *Model) pastLines(r *row) []string {
 			worst = max(worst, 100*float64(c.lost)/float64(max(c.offered, c.lost)))
 		}
 	}
-	return []string{
-		fmt.Sprintf("  rate  %s  most %s pkt/s", styleNote.Render(m.glyphs.rateLine(r, m.frozen.n, width)), short(most, 6)),
-		fmt.Sprintf("  loss  %s  worst %s", lossStyle(worst, true).Render(m.glyphs.lossLine(r, m.frozen.n, width)), percent(worst, true)),
+	return fmt.Sprintf("Last %s: at most %s pkt/s, at worst %s lost", lasting(m.frozen.span()), short(most, 6), percent(worst, true)), []string{
+		"  rate  " + styleNote.Render(m.glyphs.rateLine(r, m.frozen.n, width)),
+		"  loss  " + lossStyle(worst, true).Render(m.glyphs.lossLine(r, m.frozen.n, width)),
 	}
 }
 
@@ -107,8 +103,8 @@ func (m *Model) pastLines(r *row) []string {
 func (m *Model) lifeLines(sa *ledger.SA) []string {
 	var lines []string
 	if w := sa.Sequence(); w != nil && w.Packets > 0 {
-		lines = append(lines, fmt.Sprintf("  on the wire: first %s, highest %s; %s restarts, %s jumps, %s gaps",
-			group(w.FirstSeq), group(w.HighestSeq), report.Group(w.Restarts), report.Group(w.Jumps), report.Group(w.GapEvents)))
+		lines = append(lines, wrapped("  ", "    ", fmt.Sprintf("on the wire: first %s, highest %s; restarts %s, jumps %s, gaps %s",
+			group(w.FirstSeq), group(w.HighestSeq), report.Group(w.Restarts), report.Group(w.Jumps), report.Group(w.GapEvents)), m.width)...)
 	}
 	switch {
 	case sa.Direction == ledger.Out && sa.OSeq > 0:

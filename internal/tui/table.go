@@ -57,7 +57,7 @@ func (m *Model) nothing() string {
 	case len(m.shown.Report.SAs) > 0:
 		return "  no row matches the filter; / changes it, esc takes it away"
 	}
-	return "  no SAs yet: none is in the SA database, and no ESP was seen on the wire"
+	return "  no SAs: none is in the SA database, and no ESP came since " + m.shown.Report.Source.Start.Local().Format("15:04:05")
 }
 
 func (m *Model) headLine(cols []placed) string {

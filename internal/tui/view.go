@@ -94,9 +94,9 @@ func (m *Model) head() []string {
 	if r.Source.Netns != "" {
 		where += " netns " + report.Clean(r.Source.Netns)
 	}
-	left := styleTitle.Render("xfrmscope watch") + fmt.Sprintf("  %s  %s, %s, %s since %s", where,
+	left := styleTitle.Render("xfrmscope watch") + fmt.Sprintf("  %s, %s, %s since %s  %s",
 		plural(len(r.SAs), "SA"), plural(len(tunnels), "tunnel"),
-		lasting(m.shown.At.Sub(r.Source.Start)), r.Source.Start.Local().Format("15:04:05"))
+		lasting(m.shown.At.Sub(r.Source.Start)), r.Source.Start.Local().Format("15:04:05"), where)
 	note := "every " + m.opts.Interval.String()
 	switch {
 	case m.paused:

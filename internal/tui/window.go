@@ -30,9 +30,9 @@ func (m *Model) windowLines(sa *ledger.SA) []string {
 	if w.Late == 0 {
 		return append(lines, "  no packet came late")
 	}
-	lines = append(lines, fmt.Sprintf("  %s of %s packets came late, by up to %s numbers; refused as late %s, as mis-epoch %s",
+	lines = append(lines, wrapped("  ", "    ", fmt.Sprintf("%s of %s packets came late, by up to %s numbers; refused as late %s, as mis-epoch %s",
 		report.Group(w.Late), report.Group(w.Packets), report.Group(w.DisplacementMax),
-		refusals(sa, ledger.ReplayLate), refusals(sa, ledger.ESNMisEpoch)))
+		refusals(sa, ledger.ReplayLate), refusals(sa, ledger.ESNMisEpoch)), m.width)...)
 	lines = append(lines, m.histogram(w.DisplacementHistogram, size, "window ends: what comes later is refused")...)
 	return append(lines, needed(w.DisplacementMax, size))
 }
