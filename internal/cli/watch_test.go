@@ -74,8 +74,8 @@ func TestWatchInTerminal(t *testing.T) {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	term := openTerminal(t, 120, 40, fmt.Sprintf(`export LANG=C.UTF-8; cd %s; stty -g >before; echo what was there before
 sh -c 'echo $$ >pid; exec %s watch --netns %s --interface wan --stats --ready-file ready'
-echo exit $?; stty -g >after; exec sleep 600`, dir, program(t), ns))
-	awaitFile(t, at("ready"))
+echo exit $?; stty -g >after; exec sleep 600`, dir, watchProgram(t), ns))
+	awaitWatchFile(t, at("ready"))
 	term.await("no SAs: none", "nothing found")
 
 	// Of the numbers 1 to 20, 4 and 5 never come; 9 comes after 11, 15 twice.
@@ -87,7 +87,7 @@ echo exit $?; stty -g >after; exec sleep 600`, dir, program(t), ns))
 		}
 	}
 	// The cost is in view, and the memory is what the kernel says of the maps that the process holds.
-	memory := float64(heldByMaps(t, strings.TrimSpace(contents(t, at("pid"))))) / (1 << 20)
+	memory := float64(heldByMaps(t, strings.TrimSpace(watchFile(t, at("pid"))))) / (1 << 20)
 	term.await(fmt.Sprintf(`cost +\d+ ns/run +BPF [\d.]+ %% +CPU [\d.]+ %% +maps %.1f MiB +events lost 0 withheld 0`, memory))
 
 	term.tmux("resize-window", "-t", "w", "-x", "80", "-y", "24")
@@ -127,8 +127,8 @@ echo exit $?; stty -g >after; exec sleep 600`, dir, program(t), ns))
 	if !strings.Contains(screen, "what was there before") || strings.Contains(screen, "SPI") {
 		t.Errorf("what was on the screen before is not there again:\n%s", screen)
 	}
-	awaitFile(t, at("after"))
-	if before, after := contents(t, at("before")), contents(t, at("after")); before != after || before == "" {
+	awaitWatchFile(t, at("after"))
+	if before, after := watchFile(t, at("before")), watchFile(t, at("after")); before != after || before == "" {
 		t.Errorf("the terminal's settings were %q and are %q", before, after)
 	}
 	if flags := term.tmux("display-message", "-p", "-t", "w", "#{alternate_on} #{cursor_flag}"); strings.TrimSpace(flags) != "0 1" {
@@ -144,7 +144,7 @@ func TestWatchWithoutColour(t *testing.T) {
 	pid := filepath.Join(dir, "pid")
 	term := openTerminal(t, 80, 24, fmt.Sprintf(
 		"export LANG=C.UTF-8 NO_COLOR=yes; sh -c 'echo $$ > %s; exec %s watch --netns %s --interface wan'; echo exit $?; exec sleep 600",
-		pid, program(t), ns))
+		pid, watchProgram(t), ns))
 	term.await("no SAs: none")
 	sendESP(t, ns, 1, 2, 5, 6)
 	term.await(`in +192\.0\.2\.1 +\S+ +33% +2 `)
@@ -156,7 +156,7 @@ func TestWatchWithoutColour(t *testing.T) {
 	if !regexp.MustCompile("\x1b\\[(0;)?7m[^\n]*0xc0ffee01").MatchString(screen) {
 		t.Errorf("no row is marked:\n%q", screen)
 	}
-	if out, err := exec.Command("kill", "-TERM", strings.TrimSpace(contents(t, pid))).CombinedOutput(); err != nil {
+	if out, err := exec.Command("kill", "-TERM", strings.TrimSpace(watchFile(t, pid))).CombinedOutput(); err != nil {
 		t.Fatalf("kill: %v: %s", err, out)
 	}
 	term.await(`exit 0`, `watched 1 SA`)
@@ -178,7 +178,7 @@ func needTerminal(t *testing.T) {
 	t.Skipf("this test drives a terminal with tmux as root: uid %d, %v", os.Getuid(), err)
 }
 
-func awaitFile(t *testing.T, path string) {
+func awaitWatchFile(t *testing.T, path string) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if _, err := os.Stat(path); err == nil {
@@ -188,8 +188,8 @@ func awaitFile(t *testing.T, path string) {
 	t.Fatalf("%s does not appear", path)
 }
 
-// program is this test's binary under the name that makes it xfrmscope (see TestMain).
-func program(t *testing.T) string {
+// watchProgram is this test's binary under the name that makes it xfrmscope (see TestMain).
+func watchProgram(t *testing.T) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -224,7 +224,7 @@ func sendESP(t *testing.T, namespace string, seqs ...uint32) {
 	}
 }
 
-func contents(t *testing.T, path string) string {
+func watchFile(t *testing.T, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
