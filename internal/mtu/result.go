@@ -75,7 +75,7 @@ func (s *search) conclude() {
 		t.Right = t.MTU > 0 && t.MTU == r.MTU && r.Above == r.MTU+1
 	}
 	r.Limit, r.Confidence = s.limit()
-	r.Confidence = math.Round(r.Confidence*1000) / 1000
+	r.Confidence = math.Floor(r.Confidence*1000) / 1000
 }
 
 func (s *search) limit() (Limit, float64) {

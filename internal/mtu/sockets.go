@@ -22,14 +22,15 @@ type Target struct {
 	Src, Dst netip.Addr
 	UDP      uint16 // port to send UDP to; 0: ICMP echo
 	// Inside says that the packets take an SA. Then the kernel's own check of what fits into it shall
-	// hold, without which it cuts the ESP packet of an IPv6 one in two (__xfrm6_output).
+	// hold, without which it cuts the ESP packet of an IPv6 one in two (__xfrm6_output) and sends more
+	// than fits in transport mode.
 	Inside bool
 }
 
 // Sockets are a Path of this host's network stack.
 //
-// Packets leave with DF set, or over IPv6 whole, whatever the kernel has learned of the path
-// (IP_PMTUDISC_PROBE). Nothing is to be learned from them either, so that the next user of the path finds
+// Packets leave with DF set, or over IPv6 whole; beside a tunnel whatever the kernel has learned of the
+// path (IP_PMTUDISC_PROBE). Nothing is to be learned from them either, so that the next user of the path finds
 // the host as it was: the sockets that send are connected to this host itself, which keeps the answers
 // away from them, and those that receive take no MTU from anybody (IP_PMTUDISC_INTERFACE,
 // ip_sk_accept_pmtu). One thing cannot be had this way: of ICMPv6 echo the kernel always learns
@@ -213,6 +214,9 @@ func (s *Sockets) deaf(fd int) error {
 // itself, it gets no answers.
 func (s *Sockets) whole(fd int, port uint16) error {
 	level, discover, how, errs, dontfrag := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE, unix.IP_RECVERR, 0
+	if s.target.Inside {
+		how = unix.IP_PMTUDISC_DO
+	}
 	if s.v6 {
 		level, discover, how, errs, dontfrag = unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE, unix.IPV6_RECVERR, unix.IPV6_DONTFRAG
 		if s.target.Inside {

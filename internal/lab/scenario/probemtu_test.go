@@ -36,9 +36,9 @@ type probed struct {
 }
 
 // probe runs `probe mtu` on gateway B.
-func probe(t *testing.T, b *bench, exit int, args ...string) (d probed) {
+func probe(t *testing.T, tn *tunnel.Tunnel, exit int, args ...string) (d probed) {
 	t.Helper()
-	cmd := exec.Command(binary(t), append([]string{"probe", "mtu", "--netns", b.tunnel.B.Name, "--json"}, args...)...)
+	cmd := exec.Command(binary(t), append([]string{"probe", "mtu", "--netns", tn.B.Name, "--json", "--timeout", "500ms"}, args...)...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -49,7 +49,11 @@ func probe(t *testing.T, b *bench, exit int, args ...string) (d probed) {
 	if err := json.Unmarshal(out, &d); err != nil {
 		t.Fatalf("read report: %v\n%s%s", err, out, stderr.String())
 	}
-	t.Logf("%s%s", out, stderr.String())
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("%s%s", out, stderr.String())
+		}
+	})
 	if got := cmd.ProcessState.ExitCode(); got != exit {
 		t.Errorf("exit status %d, want %d", got, exit)
 	}
@@ -90,30 +94,23 @@ func TestProbeMTU(t *testing.T) {
 	for name, row := range map[string]struct {
 		options tunnel.Options
 		silent  bool // and nobody tells
+		inner   int  // that RFC 4303 leaves of the narrow side
 	}{
-		"v4 GCM, router tells":     {options: tunnel.Options{}},
-		"v4 UDP CBC, black hole":   {options: tunnel.Options{UDP: true, CBC: true}, silent: true},
-		"v6 GCM, black hole":       {options: tunnel.Options{Family: 6}, silent: true},
-		"v6 UDP CBC, router tells": {options: tunnel.Options{Family: 6, UDP: true, CBC: true}},
+		"v4 GCM, router tells":     {options: tunnel.Options{}, inner: squeezed},
+		"v4 UDP CBC, black hole":   {options: tunnel.Options{UDP: true, CBC: true}, silent: true, inner: 1326},
+		"v6 GCM, black hole":       {options: tunnel.Options{Family: 6}, silent: true, inner: 1326},
+		"v6 UDP CBC, router tells": {options: tunnel.Options{Family: 6, UDP: true, CBC: true}, inner: 1310},
 	} {
 		t.Run(name, func(t *testing.T) {
-			row.options.Router = true
-			b := raise(t, row.options, func(*tunnel.Tunnel) error { return nil }, nil)
-			check := func(err error) {
-				t.Helper()
-				if err != nil {
-					t.Fatal(err)
-				}
-			}
-			check(b.tunnel.Path.IP(fmt.Sprintf("link set %s mtu %d", tunnel.PathA, narrow)))
+			tn, check := narrowTunnel(t, row.options)
 			limit := "router"
 			if row.silent {
 				limit = "black-hole"
-				check(inside(b.tunnel.Path, "nft", "add table inet mute\nadd chain inet mute out { type filter hook output priority 0; }\n"+
+				check(inside(tn.Path, "nft", "add table inet mute\nadd chain inet mute out { type filter hook output priority 0; }\n"+
 					"add rule inet mute out icmp type destination-unreachable drop\nadd rule inet mute out icmpv6 type packet-too-big drop"))
 			}
-			sa, gateway := b.tunnel.BtoA[0], b.tunnel.A.Outer.String()
-			d := probe(t, b, 1, gateway)
+			sa := tn.BtoA[0]
+			d := probe(t, tn, 1, tn.A.Outer.String())
 			if d.Outside == nil || d.Inside == nil || d.Inner == nil || d.Inner.Agree == nil || d.Set == nil {
 				t.Fatal("not everything was measured")
 			}
@@ -124,25 +121,73 @@ func TestProbeMTU(t *testing.T) {
 			}
 			diff(t, "outside: MTU, limit, MTU of the route before and after", []any{narrow, limit, linkMTU, learned},
 				[]any{d.Outside.MTU, d.Outside.Limit, d.Outside.Route.MTU, d.Outside.RouteMTU})
-			diff(t, "inside: exact, agrees with what is computed, what is to be set", []any{true, true, d.Inner.Computed},
-				[]any{d.Inside.Exact, *d.Inner.Agree, d.Set.MTU})
-			if !ping(t, b.tunnel.B.Namespace, sa, d.Inside.MTU, 5) {
+			diff(t, "inside: MTU, exact, agrees with what is computed, what is to be set", []any{row.inner, true, true, row.inner},
+				[]any{d.Inside.MTU, d.Inside.Exact, *d.Inner.Agree, d.Set.MTU})
+			if !ping(t, tn.B.Namespace, sa, d.Inside.MTU, 5) {
 				t.Errorf("ping: no packet of %d octets passes", d.Inside.MTU)
 			}
-			if ping(t, b.tunnel.B.Namespace, sa, d.Inside.MTU+1, 2) {
+			if ping(t, tn.B.Namespace, sa, d.Inside.MTU+1, 2) {
 				t.Errorf("ping: a packet of %d octets passes", d.Inside.MTU+1)
 			}
 			if len(d.Remedy) == 0 || len(d.Remedy[0].Commands) != 1 {
 				t.Fatalf("remedies: %+v", d.Remedy)
 			}
+			if !row.silent || row.options.Family == 6 {
+				return
+			}
 			// What it says to type mends it, and an address behind the peer leads to the same tunnel.
-			check(inside(b.tunnel.B.Namespace, strings.Fields(d.Remedy[0].Commands[0])...))
-			mended := probe(t, b, 0, sa.Dst.String())
+			check(inside(tn.B.Namespace, strings.Fields(d.Remedy[0].Commands[0])...))
+			mended := probe(t, tn, 0, sa.Dst.String())
 			if mended.Outside == nil || mended.Inner == nil || mended.Fits == nil || !*mended.Fits {
 				t.Fatal("what is set does not fit after the remedy")
 			}
 			diff(t, "mended: outside, inside, let through", []int{narrow, d.Inside.MTU, d.Inside.MTU},
 				[]int{mended.Outside.MTU, mended.Inner.Measured, mended.Inner.Believed})
 		})
+	}
+}
+
+// narrowTunnel builds a tunnel across a router whose side towards gateway A takes less than the links, and
+// gives a check that ends the test.
+func narrowTunnel(t *testing.T, o tunnel.Options) (tn *tunnel.Tunnel, check func(error)) {
+	t.Helper()
+	check = func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	o.Router = true
+	tn, err := tunnel.Build(o)
+	check(err)
+	t.Cleanup(func() {
+		if err := tn.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	check(tn.Path.IP(fmt.Sprintf("link set %s mtu %d", tunnel.PathA, narrow)))
+	return tn, check
+}
+
+// TestProbeMTUTransport probes where a policy takes what goes to the gateway itself: it says so, and
+// measures through the SA.
+func TestProbeMTUTransport(t *testing.T) {
+	tunnel.Need(t)
+	const fits, believed = 1366, 1466 // 34 octets of ESP, IV, trailer and ICV
+	tn, _ := narrowTunnel(t, tunnel.Options{Mode: tunnel.TransportMode})
+	d := probe(t, tn, 1, tn.A.Outer.String(), "--udp", fmt.Sprint(tunnel.Port))
+	if d.Outside != nil || !strings.Contains(d.NotOutside, "through the SA") {
+		t.Errorf("outside: %+v, %q: want none, since a policy takes it", d.Outside, d.NotOutside)
+	}
+	if d.Inside == nil || d.Inner == nil {
+		t.Fatal("not measured")
+	}
+	diff(t, "inside: MTU, let through before, exact", []any{fits, believed, true}, []any{d.Inside.MTU, d.Inner.Believed, d.Inside.Exact})
+	counters, err := tn.BtoA[0].Counters(tn.B)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counters.Packets != uint64(d.Inside.Packets) {
+		t.Errorf("%d packets took the SA, %d were sent", counters.Packets, d.Inside.Packets)
 	}
 }
