@@ -119,14 +119,14 @@ func (f *output) abandon() error {
 	return file.Close()
 }
 
-// write adds a packet to the open file.
-func (f *output) write(p *packet, comment string) error {
+// write adds a packet to the open file. What is said of it depends on its number there.
+func (f *output) write(p *packet, comment func(*packet) string) error {
 	f.current.Packets++
 	p.number, p.file = f.current.Packets, f.count
 	f.inFile[p.iface]++
 	f.written[p.iface]++
 	return f.w.Packet(p.iface, p.at, p.data, int(p.head.WireLen), pcap.Remarks{
-		Comment: comment, Inbound: p.key.Direction == "in", Outbound: p.key.Direction == "out", Lost: p.lost, ID: p.chain.id,
+		Comment: comment(p), Inbound: p.key.Direction == "in", Outbound: p.key.Direction == "out", Lost: p.lost, ID: p.chain.id,
 	})
 }
 

@@ -62,7 +62,8 @@ const (
 	DefaultMemoryBytes = 64 << 20
 )
 
-func (o *Options) defaults() error {
+// Check fills in the defaults and says what does not go together.
+func (o *Options) Check() error {
 	if o.Hold == 0 {
 		o.Hold = DefaultHold
 	}

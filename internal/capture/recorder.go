@@ -55,7 +55,7 @@ const tick = 100 * time.Millisecond
 
 // Open makes a recorder and, unless packets are kept in memory first, its first file.
 func Open(src Source, o Options) (*Recorder, error) {
-	if err := o.defaults(); err != nil {
+	if err := o.Check(); err != nil {
 		return nil, err
 	}
 	var ts unix.Timespec
@@ -317,7 +317,7 @@ func (r *Recorder) handOn(p *packet) error {
 			return err
 		}
 	}
-	if err := r.out.write(p, r.comment(p)); err != nil {
+	if err := r.out.write(p, r.comment); err != nil {
 		return err
 	}
 	r.count()
@@ -364,7 +364,7 @@ func (r *Recorder) dump(now time.Time) error {
 		if r.opts.Packets > 0 && r.total >= r.opts.Packets {
 			break
 		}
-		if err := r.out.write(p, r.comment(p)); err != nil {
+		if err := r.out.write(p, r.comment); err != nil {
 			return err
 		}
 		r.count()

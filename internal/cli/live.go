@@ -33,7 +33,8 @@ type liveOptions struct {
 
 	// events says which events the kernel is to send; nil: those that every reader of the ring gets. It is
 	// called once what the user named can be looked up.
-	events func(*netns.Handle) (*probe.EventFilter, error)
+	events  func(*netns.Handle) (*probe.EventFilter, error)
+	packets *probe.PacketOptions // copy packets; nil: none
 }
 
 func (o *liveOptions) addFlags(f *pflag.FlagSet) {
@@ -63,6 +64,7 @@ func (o *liveOptions) probeOptions() (probe.Options, error) {
 		Marks:        o.marks,
 		NoInner:      o.noInner,
 		RunTimeStats: o.stats,
+		Packets:      o.packets,
 	}
 	for _, p := range o.nattPorts {
 		if p == 0 || p > 65535 {

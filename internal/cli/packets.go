@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+
+	"xfrmscope/internal/capture"
+	"xfrmscope/internal/kernel"
+	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/probe"
+	"xfrmscope/internal/reader"
+)
+
+// recorder makes a recorder of the packets that the session copies (liveOptions.packets). It tells the recorder
+// of the SAs with each snapshot, and chooses those of the given reqids as they come.
+func (s *session) recorder(o capture.Options, spis []ledger.SPI, reqids map[uint32]bool) (*capture.Recorder, error) {
+	src, err := s.packetSource()
+	if err != nil {
+		return nil, err
+	}
+	o.Application = "xfrmscope " + version
+	o.Kernel = "Linux " + kernelRelease()
+	rec, err := capture.Open(src, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := rec.Choose(spis); err != nil {
+		return nil, err
+	}
+	before := s.keep
+	s.keep = func(snap ledger.Snapshot) error {
+		if before != nil {
+			if err := before(snap); err != nil {
+				return err
+			}
+		}
+		rec.SetSAs(snap.SAD, snap.Names)
+		var chosen []ledger.SPI
+		for _, e := range snap.SAD {
+			if reqids[e.ReqID] {
+				chosen = append(chosen, e.Key.SPI)
+			}
+		}
+		return rec.Choose(chosen)
+	}
+	return rec, nil
+}
+
+// packetSource puts what the packet programs write into this kernel's words.
+func (s *session) packetSource() (src capture.Source, err error) {
+	from, ok := s.set.Packets()
+	if !ok {
+		return src, errors.New("capture packets: the session was opened without them")
+	}
+	names, err := reader.LoadNames()
+	if err != nil {
+		return src, err
+	}
+	src = capture.Source{Ring: from.Ring, Counts: from.Counts, Chosen: from.Chosen, Points: from.Points, Causes: names.Cause,
+		Missed: s.missed}
+	for _, d := range from.Devices {
+		src.Devices = append(src.Devices, capture.Device{Index: d.Index, Name: d.Name, Ethernet: d.Layer == probe.LayerEthernet})
+	}
+	if s.kernel.Symbols != nil {
+		src.Location = kernel.NewLateSymbols(s.kernel.Symbols).Name
+	}
+	if s.kernel.Tables != nil && len(s.kernel.Tables.Reasons) > 0 {
+		src.Reason = s.kernel.Tables.ReasonName
+	}
+	if len(src.Points) == 0 {
+		return src, fmt.Errorf("capture packets: none of the hooks that copy them holds; 'xfrmscope doctor' says what this kernel allows")
+	}
+	return src, nil
+}
+
+// missed is how many packets a device has dropped on arrival: for want of buffers, and by its driver.
+func (s *session) missed(ifindex int) (n uint64, ok bool) {
+	// A device that is gone, or that tells nothing, has no such count.
+	_ = s.ns.Do(func() error {
+		link, err := netlink.LinkByIndex(ifindex)
+		if err != nil {
+			return err
+		}
+		if st := link.Attrs().Statistics; st != nil {
+			n, ok = st.RxDropped+st.RxMissedErrors, true
+		}
+		return nil
+	})
+	return n, ok
+}
