@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"os/signal"
 	"slices"
@@ -44,6 +43,8 @@ type captureFlags struct {
 	only     []string
 	triggers []string
 	json     bool
+
+	chosen []ledger.SPI // of --spi
 }
 
 func newCapture() *cobra.Command {
@@ -135,15 +136,18 @@ func (o *captureFlags) check() error {
 	default:
 		return fmt.Errorf("capture: --dir %q: want in or out", o.dir)
 	}
-	if _, err := newEventFilter(o.spis, o.peer, nil); err != nil {
-		return err
+	for _, text := range o.spis {
+		var spi ledger.SPI
+		if err := spi.UnmarshalText([]byte(text)); err != nil {
+			return fmt.Errorf("--spi: %w", err)
+		}
+		o.chosen = append(o.chosen, spi)
 	}
 	p.BySPI = len(o.spis) > 0 || len(o.reqids) > 0
 	if o.peer != "" {
-		if a, err := netip.ParseAddr(o.peer); err == nil {
-			p.Peer = netip.PrefixFrom(a, a.BitLen())
-		} else {
-			p.Peer = netip.MustParsePrefix(o.peer)
+		var err error
+		if p.Peer, err = parsePrefix(o.peer); err != nil {
+			return fmt.Errorf("--peer %w", err)
 		}
 	}
 	only := map[string]uint32{"all": bpfobj.PacketOnlyAll, "drops": bpfobj.PacketOnlyDrops, "late": bpfobj.PacketOnlyLate,
@@ -217,15 +221,11 @@ func (o *captureFlags) run(ctx context.Context, out, progress io.Writer) (err er
 			fmt.Fprintf(progress, "xfrmscope: wrote %s: %d packets, because of: %s\n", f.Name, f.Packets, f.Trigger)
 		}
 	}
-	filter, err := newEventFilter(o.spis, "", nil)
-	if err != nil {
-		return err
-	}
 	reqids := map[uint32]bool{}
 	for _, r := range o.reqids {
 		reqids[uint32(r)] = true
 	}
-	rec, err := s.recorder(o.files, filter.spis, reqids)
+	rec, err := s.recorder(o.files, o.chosen, reqids)
 	if err != nil {
 		return err
 	}
