@@ -88,9 +88,9 @@ func (c *Clock) fit(there, back []sight) {
 	if len(there) == 0 || len(back) == 0 {
 		// Delays are not negative, and nothing more is known. The longest possible drift is not in it.
 		if len(there) > 0 {
-			c.AtMostS = new(least(there, 0))
+			c.AtMostS = nanos(least(there, 0))
 		} else {
-			c.AtLeastS = new(-least(back, 0))
+			c.AtLeastS = nanos(-least(back, 0))
 		}
 		return
 	}
@@ -100,7 +100,7 @@ func (c *Clock) fit(there, back []sight) {
 		// No steady pair of clocks shows this: one of them was set.
 		c.Stepped = true
 		o, within := (least(there, 0)-least(back, 0))/2, math.Abs(least(there, 0)+least(back, 0))/2
-		c.OffsetS, c.UncertaintyS = &o, &within
+		c.OffsetS, c.UncertaintyS = nanos(o), nanos(within)
 		return
 	}
 	const steps = 64
@@ -119,11 +119,12 @@ func (c *Clock) fit(there, back []sight) {
 		bottom = -least(back, -c.rate)
 	}
 	o, within := (top+bottom)/2, math.Abs(top-bottom)/2
-	c.OffsetS, c.UncertaintyS = &o, &within
+	// Rounding may not make it surer than it is.
+	c.OffsetS, c.UncertaintyS = nanos(o), nanos(within+1e-9)
 	trip := least(there, c.rate) + least(back, -c.rate)
-	c.RoundTripS = &trip
+	c.RoundTripS = nanos(trip)
 	if low > -maxRate || high < maxRate {
-		c.DriftPPM, c.DriftWithin = new(c.rate*1e6), new((high-low)/2*1e6)
+		c.DriftPPM, c.DriftWithin = new(math.Round(c.rate*1e9)/1e3), new(math.Ceil((high-low)/2*1e9)/1e3)
 	} else {
 		c.rate = 0
 	}
@@ -225,9 +226,9 @@ func (c *Clock) delay(from Label, list []sight) *Delay {
 	}
 	slices.Sort(rest)
 	at := func(q float64) float64 { return rest[min(len(rest)-1, int(q*float64(len(rest))))] }
-	d := &Delay{Packets: len(list), VariationS: at(0.95) - rest[0], VariationMaxS: rest[len(rest)-1] - rest[0]}
+	d := &Delay{Packets: len(list), VariationS: *nanos(at(0.95) - rest[0]), VariationMaxS: *nanos(rest[len(rest)-1] - rest[0])}
 	if c.valid {
-		d.MinS, d.MedianS, d.P95S, d.MaxS = new(rest[0]), new(at(0.5)), new(at(0.95)), new(rest[len(rest)-1])
+		d.MinS, d.MedianS, d.P95S, d.MaxS = nanos(rest[0]), nanos(at(0.5)), nanos(at(0.95)), nanos(rest[len(rest)-1])
 		d.UncertaintyS = new(*c.UncertaintyS)
 	}
 	return d
@@ -315,5 +316,8 @@ func (p pair) guesses() []sight {
 	}
 	return out
 }
+
+// nanos rounds to what the clocks tell.
+func nanos(s float64) *float64 { return new(math.Round(s*1e9) / 1e9) }
 
 func seconds(s float64) time.Time { return time.Unix(0, int64(s*1e9)) }

@@ -69,8 +69,11 @@ func (d *Document) compareClocks(a, b *Side, pairs []pair) {
 	c.SameMachine = a.whole.Boot != "" && a.whole.Boot == b.whole.Boot
 	marks := map[Label]int{A: len(ways[A]), B: len(ways[B])}
 	for _, p := range pairs {
-		if marks[p.from.label] == 0 {
-			ways[p.from.label] = append(ways[p.from.label], p.guesses()...)
+		if marks[p.from.label] > 0 {
+			continue
+		}
+		if guesses := p.guesses(); len(guesses) > 0 {
+			ways[p.from.label] = append(ways[p.from.label], guesses...)
 			c.From = ClockSnapshots
 		}
 	}

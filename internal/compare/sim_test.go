@@ -244,7 +244,7 @@ func (s *sim) snapshot(h *host, at time.Duration) {
 	}
 	h.in.Wire.Pending = pending
 	snap := h.world.Snapshot()
-	snap.At = s.clock(h.label, at)
+	snap.At, snap.Mono = s.clock(h.label, at), time.Hour+at
 	for i := range snap.Wire {
 		snap.Wire[i].Key, snap.Wire[i].Src = h.key(snap.Wire[i].Key), h.mirror(snap.Wire[i].Src)
 	}

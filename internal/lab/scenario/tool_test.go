@@ -22,6 +22,7 @@ type tool struct {
 	cmd            *exec.Cmd
 	stdout, stderr bytes.Buffer
 	done           chan struct{}
+	ready          string
 	hidden         bool // packets pass where no hook can see them, on purpose
 }
 
@@ -34,9 +35,17 @@ func startTool(t *testing.T, g *tunnel.Gateway, flags ...string) *tool {
 // launch starts any of xfrmscope's live commands on a gateway and waits until it says that it is ready.
 func launch(t *testing.T, g *tunnel.Gateway, args ...string) *tool {
 	t.Helper()
+	x := start(t, g, args...)
+	x.await(t)
+	return x
+}
+
+// start starts a command and does not wait: several may get ready at the same time.
+func start(t *testing.T, g *tunnel.Gateway, args ...string) *tool {
+	t.Helper()
 	ready := filepath.Join(t.TempDir(), "ready")
 	args = slices.Insert(slices.Clone(args), 1, "--netns", g.Name, "--interface", tunnel.WAN, "--ready-file", ready)
-	x := &tool{cmd: exec.Command(binary(t), args...), done: make(chan struct{})}
+	x := &tool{cmd: exec.Command(binary(t), args...), done: make(chan struct{}), ready: ready}
 	x.cmd.Stdout, x.cmd.Stderr = &x.stdout, &x.stderr
 	if err := x.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -47,9 +56,15 @@ func launch(t *testing.T, g *tunnel.Gateway, args ...string) *tool {
 		_ = x.cmd.Wait()
 	}()
 	t.Cleanup(x.kill)
+	return x
+}
+
+// await waits until the command says that it is ready.
+func (x *tool) await(t *testing.T) {
+	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		if _, err := os.Stat(ready); err == nil {
-			return x
+		if _, err := os.Stat(x.ready); err == nil {
+			return
 		}
 		select {
 		case <-x.done:
@@ -59,7 +74,6 @@ func launch(t *testing.T, g *tunnel.Gateway, args ...string) *tool {
 	}
 	x.kill()
 	t.Fatalf("xfrmscope was not ready within %s\n%s", patience, x.stderr.Bytes())
-	return nil
 }
 
 // kill ends a tool that finish has not ended.
