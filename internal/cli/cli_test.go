@@ -47,6 +47,9 @@ func TestScripts(t *testing.T) {
 			if err := writeCaptures(env.WorkDir); err != nil {
 				return err
 			}
+			if err := writeEnds(env.WorkDir); err != nil {
+				return err
+			}
 			return makeNamespace(env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

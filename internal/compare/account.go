@@ -154,12 +154,13 @@ func (sa *SA) sender(p pair, from, to cut, a accounts) {
 	// What lies between the edges and the snapshots around them.
 	outside := int64(from.number-p.from.sent(from.low)) + int64(p.from.sent(to.high)-to.number)
 	if numbered != nil {
-		s.Numbered = &n
+		s.Numbered = new(*numbered - outside)
 		if s.XfrmDropped != nil {
-			s.Offered = new(n + *s.XfrmDropped)
+			s.Offered = new(*s.Numbered + *s.XfrmDropped)
 		}
-		if hull := n + outside; hull != *numbered {
-			sa.note("%s numbered %d packets by its ledger and %d by its numbers", p.from.label, *numbered, hull)
+		if *s.Numbered != n {
+			// An SA may begin anywhere.
+			sa.note("of these numbers %s used %d only", p.from.label, *s.Numbered)
 		}
 	}
 	switch {
@@ -171,7 +172,7 @@ func (sa *SA) sender(p pair, from, to cut, a accounts) {
 			sa.note("the SA database of %s is not known: the %d numbers that its wire did not see were never sent or lost in its host", p.from.label, miss)
 		}
 	default:
-		s.OnWire = new(n - value(s.EncryptFailed) - value(s.LostInHost) - value(s.InFlight) - value(s.Unattributed))
+		s.OnWire = new(*s.Numbered - value(s.EncryptFailed) - value(s.LostInHost) - value(s.InFlight) - value(s.Unattributed))
 	}
 	for _, edge := range []struct {
 		between   bool

@@ -167,7 +167,7 @@ func (p pair) unjoinable() string {
 			}
 		}
 		if e.restarted() {
-			return fmt.Sprintf("%s saw the sequence begin anew: which packets belong to which of the two sequences is not known", e.label)
+			return fmt.Sprintf("at %s the sequence began anew: which packets belong to which of the two sequences is not known", e.label)
 		}
 	}
 	return ""

@@ -60,7 +60,11 @@ func (p pair) cuts(c *Clock) []cut {
 		return p.captureCuts()
 	}
 	var out []cut
+	last := len(p.to.side.times) - 1
 	for j := range p.to.side.times {
+		if j > 0 && j < last && !p.to.stirs(j) {
+			continue
+		}
 		r, seen := p.to.at(j)
 		n, known := p.reached(r, seen, j)
 		if known {
@@ -90,7 +94,7 @@ func (p pair) reached(r point, seen bool, snap int) (uint64, bool) {
 	switch {
 	case !seen:
 		// An SA that the database does not list has received nothing yet.
-		return 0, p.to.listed(snap)
+		return 0, p.to.came(snap)
 	case r.wire:
 		return r.highest + p.shift(), true
 	case r.known && r.window:
@@ -99,9 +103,17 @@ func (p pair) reached(r point, seen bool, snap int) (uint64, bool) {
 	return 0, false
 }
 
-// listed says whether the database was readable before the SA came.
-func (t *track) listed(snap int) bool {
-	return len(t.points) > 0 && t.points[0].known && t.points[0].snap > snap
+// came says that the SA was not in the database at a snapshot and that it came later.
+func (t *track) came(snap int) bool {
+	return len(t.points) > 0 && t.points[0].listed && t.points[0].snap > snap
+}
+
+// stirs says whether a snapshot is near one that changed something. In long silences all are alike, and one
+// at their end stands for them.
+func (t *track) stirs(snap int) bool {
+	const near = 4
+	i := firstWith(len(t.points), func(i int) bool { return t.points[i].snap > snap+1 }) - 1
+	return i >= 0 && t.points[i].snap >= snap-near
 }
 
 // shift is added to the receiver's numbers, which know of as many wraps as it saw.
@@ -166,16 +178,24 @@ func firstWith(n int, has func(int) bool) int {
 	return low
 }
 
-// sent is the last number that the sender had assigned at a snapshot.
+// sent is the last number that the sender had assigned at a snapshot. Of an SA that no database lists, only
+// the wire tells.
 func (t *track) sent(snap int) uint64 {
 	p, ok := t.at(snap)
 	switch {
-	case !ok:
-		return 0
-	case p.known && p.oseq > 0:
+	case p.listed:
 		return p.oseq
+	case p.wire:
+		return p.highest
+	case ok || t.came(snap):
+		return 0
 	}
-	return p.highest
+	for _, p := range t.points {
+		if p.wire {
+			return below(p.first)
+		}
+	}
+	return 0
 }
 
 // unseen is how many numbers between two snapshots the sender's wire did not see, or saw twice: where within

@@ -158,6 +158,7 @@ func listed(ends []*end) string {
 			spis = append(spis, s)
 		}
 	}
+	slices.Sort(spis)
 	const enough = 4
 	if len(spis) > enough {
 		return fmt.Sprintf("%d SPIs (%s, …)", len(spis), strings.Join(spis[:enough], ", "))

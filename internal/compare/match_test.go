@@ -205,7 +205,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		"the same end twice": {hosts[A].side(t, ""), hosts[A].side(t, ""), "same end of the tunnel"},
 		"a capture twice":    {s.captured(t, A), s.captured(t, A), "the same packets at the same times"},
-		"strangers":          {hosts[A].side(t, ""), other.side(t, ""), "no SA in common: A holds 0xb2a00001, 0xa2b00001, B holds 0xa2b00101, 0xb2a00101"},
+		"strangers":          {hosts[A].side(t, ""), other.side(t, ""), "no SA in common: A holds 0xa2b00001, 0xb2a00001, B holds 0xa2b00101, 0xb2a00101"},
 		"one without SAs":    {hosts[A].side(t, ""), empty.side(t, ""), "file B holds no ESP SA"},
 		"both without":       {empty.side(t, ""), empty.side(t, ""), "neither file holds"},
 	} {

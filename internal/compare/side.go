@@ -53,6 +53,7 @@ type track struct {
 	points []point // one for each snapshot that changed something
 	marks  []mark
 	seen   *numbers // of a capture: all its packets
+	reused bool     // the key was given to another SA, whose numbers began anew
 }
 
 // mark is a packet with its number joined to 64 bits.
@@ -66,6 +67,7 @@ type point struct {
 	snap int
 	// By the SA database. An SA that does not exist has sent and accepted nothing.
 	oseq, seq uint64
+	listed    bool // the SA was in the database
 	window    bool // the database keeps seq, which it does with replay protection only
 	known     bool // the database was readable
 	// By the wire.
@@ -143,7 +145,10 @@ func (s *Side) snapshot(snap ledger.Snapshot, _ *ledger.Ledger) error {
 	}
 	for _, e := range snap.SAD {
 		p := at(e.Key, e.Src)
-		p.oseq, p.seq, p.window = e.OSeq, e.Seq, e.ReplayWindow > 0
+		if e.OSeq < p.oseq || e.Seq < p.seq {
+			s.tracks[e.Key].reused = true
+		}
+		p.oseq, p.seq, p.window, p.listed = e.OSeq, e.Seq, e.ReplayWindow > 0, true
 	}
 	for _, e := range snap.Ended {
 		p := at(e.Last.Key, e.Last.Src)
@@ -191,8 +196,12 @@ func (t *track) packets() int64 {
 
 // restarted says whether the sequence began anew while it was watched.
 func (t *track) restarted() bool {
-	n := len(t.points)
-	return n > 0 && t.points[n-1].restarts > t.points[0].restarts || n > 0 && t.points[0].wire && t.points[0].restarts != t.points[n-1].restarts
+	for i, p := range t.points {
+		if i > 0 && t.points[i-1].wire && p.restarts != t.points[i-1].restarts {
+			return true
+		}
+	}
+	return t.reused
 }
 
 // span is the first and the last number that this end knows of as a sender's or a receiver's.

@@ -45,6 +45,7 @@ type sim struct {
 	interval time.Duration
 	span     map[Label][2]time.Duration // when each end records
 	unmarked bool
+	prepare  func(map[Label]*host) // before anything happens; may be nil
 	every    uint64
 	boot     string
 }
@@ -129,6 +130,9 @@ func (h *host) key(k ledger.SAKey) ledger.SAKey {
 // run plays all packets to both hosts.
 func (s *sim) run() map[Label]*host {
 	hosts := map[Label]*host{A: newHost(A), B: newHost(B)}
+	if s.prepare != nil {
+		s.prepare(hosts)
+	}
 	type happening struct {
 		at   time.Duration
 		what func()

@@ -193,7 +193,7 @@ func (p *printer) bothEnds(d *compare.Document) {
 			p.line("  … and %d more healthy SAs (--json lists them all)", len(healthy)-i)
 			break
 		}
-		p.wrap("  ", "      ", fmt.Sprintf("%s: numbered %s, arrived %s, delivered %s%s", jointName(sa), group(sa.Range.Numbers),
+		p.wrap("  ", "      ", fmt.Sprintf("%s: numbers %s, arrived %s, delivered %s%s", jointName(sa), group(sa.Range.Numbers),
 			bin(sa.Receiver.Arrivals), bin(sa.Receiver.Delivered), edgeRemark(sa.Range)))
 	}
 	if idle > 0 {
