@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -116,7 +117,9 @@ func keepRun(ctx context.Context, o *recordOptions, stdout, progress io.Writer) 
 	r := recorder{session: s, losses: ledger.New(s.source)}
 	header := record.Header{Xfrmscope: version, Source: s.source, IntervalS: o.interval.Seconds(), Boot: bootID()}
 	for _, h := range s.set.Plan().Wire {
-		header.Devices = append(header.Devices, h.Device.Name)
+		if !slices.Contains(header.Devices, h.Device.Name) {
+			header.Devices = append(header.Devices, h.Device.Name)
+		}
 	}
 	if r.writer, err = record.Create(out, header, record.Options{MaxSize: int64(o.maxSize), EventsPerSecond: o.events}); err != nil {
 		return err

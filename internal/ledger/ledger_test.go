@@ -5,6 +5,7 @@ package ledger_test
 import (
 	"encoding/json"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -311,4 +312,26 @@ func TestMissedByADump(t *testing.T) {
 		t.Errorf("state %s after %v, want alive", got.State, got.Endings)
 	}
 	want(t, "decapsulated", got.Ledger.In.Decapsulated, count(5))
+}
+
+// TestSelect: SAs drawn up by themselves are those of the whole report.
+func TestSelect(t *testing.T) {
+	w := ledgertest.New()
+	a, b := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)
+	l := ledger.New(ledger.Source{Kind: ledger.KindLive})
+	l.Observe(w.Snapshot())
+	a.Deliver(100)
+	a.Lose(3)
+	a.Swallow(2, "ip_error", "NOT_SPECIFIED", "")
+	b.Send(50)
+	b.Spill(4, "kfree_skb_list_reason", "QDISC_DROP")
+	w.Tick(time.Second)
+	l.Observe(w.Snapshot())
+	all := l.Report().SAs
+	if got := l.Select(func(ledger.SAKey) bool { return true }); !reflect.DeepEqual(got, all) {
+		t.Errorf("all SAs are %+v, want %+v", got, all)
+	}
+	if got := l.Select(func(k ledger.SAKey) bool { return k == b.Key }); !reflect.DeepEqual(got, all[1:]) {
+		t.Errorf("one SA is %+v, want %+v", got, all[1:])
+	}
 }
