@@ -86,6 +86,8 @@ probe.`,
 				return errors.Join(failed, fmt.Errorf("write report: %w", err))
 			}
 			switch {
+			case cmd.Context().Err() != nil:
+				return fmt.Errorf("probe %s: interrupted before it was done", doc.Peer)
 			case failed != nil:
 				return failed
 			case doc.Fits == nil:
@@ -146,7 +148,7 @@ func probeMTU(ctx context.Context, o *probeMTUOptions, r mtu.Request) (doc mtu.D
 		return doc, err
 	}
 	defer func() { err = errors.Join(err, ns.Close()) }()
-	routes, err := mtu.OpenRoutes(ns.FD())
+	routes, err := mtu.OpenRoutes(ns)
 	if err != nil {
 		return doc, err
 	}
@@ -168,6 +170,9 @@ func probeMTU(ctx context.Context, o *probeMTUOptions, r mtu.Request) (doc mtu.D
 		}
 		side, err := mtu.Measure(ctx, ns, routes, *t, o.set)
 		failed = append(failed, err)
+		if err != nil && side.Result.Sent == 0 {
+			return nil // nothing was measured that could be told
+		}
 		return &side
 	}
 	// Outside first: what is learned of the path inside, the kernel keeps.
@@ -175,6 +180,9 @@ func probeMTU(ctx context.Context, o *probeMTUOptions, r mtu.Request) (doc mtu.D
 	inside = measure(plan.Inside)
 	if outside != nil && inside != nil {
 		outside.Learned(routes)
+	}
+	if err := errors.Join(failed...); err != nil && outside == nil && inside == nil {
+		return doc, err
 	}
 	return mtu.NewDocument(r.Peer, o.netns, start, plan, outside, inside), errors.Join(failed...)
 }
@@ -185,7 +193,11 @@ func probeWorld(ctx context.Context, ns *netns.Handle, routes *mtu.Routes) (w mt
 	if w.Local, err = routes.Local(); err != nil {
 		return w, err
 	}
-	client, err := xfrm.Open(ns.FD())
+	at := 0 // the caller's own, which asks for no privilege to enter it
+	if ns.Name() != "" {
+		at = ns.FD()
+	}
+	client, err := xfrm.Open(at)
 	if errors.Is(err, xfrm.ErrDebugged) {
 		return w, err
 	}

@@ -54,7 +54,7 @@ func Measure(ctx context.Context, ns *netns.Handle, routes *Routes, t Target, se
 		side.Max = side.Before.DeviceMTU
 	}
 	var sockets *Sockets
-	if err := ns.Do(func() (err error) {
+	if err := within(ns, func() (err error) {
 		sockets, err = OpenSockets(t)
 		return err
 	}); err != nil {

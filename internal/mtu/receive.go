@@ -114,6 +114,9 @@ func (s *Sockets) answer(m message, from netip.Addr) (Answer, bool) {
 	switch {
 	case m.reply:
 		a.Kind = Passed
+	case tooBig && s.own[from]:
+		// An xfrm interface tells the sender by ICMP, also where that is this host (xfrmi_xmit2).
+		a.Kind, a.MTU = Refused, m.mtu
 	case tooBig:
 		a.Kind, a.MTU = TooBig, m.mtu
 	case from == s.target.Dst && m.quote.proto == protoUDP && (m.typ == unreachable4 && !s.v6 || m.typ == unreachable6 && s.v6):

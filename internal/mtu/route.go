@@ -7,7 +7,9 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
-	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"xfrmscope/internal/netns"
 )
 
 // Route is what the kernel goes by on the way to an address.
@@ -27,13 +29,26 @@ type Route struct {
 // Routes asks the kernel for routes.
 type Routes struct{ h *netlink.Handle }
 
-// OpenRoutes connects to the network namespace of the descriptor.
-func OpenRoutes(netns int) (*Routes, error) {
-	h, err := netlink.NewHandleAt(vnetns.NsHandle(netns))
+// OpenRoutes connects to a network namespace.
+func OpenRoutes(ns *netns.Handle) (*Routes, error) {
+	r := &Routes{}
+	err := within(ns, func() (err error) {
+		r.h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open route netlink: %w", err)
 	}
-	return &Routes{h}, nil
+	return r, nil
+}
+
+// within runs a function in a namespace. To enter the one that the caller is in already would ask for a
+// privilege that is not needed.
+func within(ns *netns.Handle, f func() error) error {
+	if ns.Name() == "" {
+		return f()
+	}
+	return ns.Do(f)
 }
 
 // Close closes the socket.

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -41,6 +42,7 @@ type Sockets struct {
 	v6        bool
 	port      uint16 // of our UDP packets
 	id        uint16
+	own       map[netip.Addr]bool // addresses of this host
 	payload   []byte
 	fds       []int
 	echo      int // sends echo requests
@@ -78,7 +80,7 @@ func OpenSockets(t Target) (s *Sockets, err error) {
 			s = nil
 		}
 	}()
-	for _, open := range []func() error{s.openICMP, s.openEcho, s.openUDP} {
+	for _, open := range []func() error{s.learnOwn, s.openICMP, s.openEcho, s.openUDP} {
 		if err := open(); err != nil {
 			if errors.Is(err, unix.EPERM) {
 				err = fmt.Errorf("%w: %w", err, ErrPrivilege)
@@ -91,6 +93,23 @@ func OpenSockets(t Target) (s *Sockets, err error) {
 	}
 	s.fds = append(s.fds, s.wake[0], s.wake[1])
 	return s, nil
+}
+
+// learnOwn lists this host's addresses: an ICMP error that comes from one is the host's own refusal.
+func (s *Sockets) learnOwn() error {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	s.own = map[netip.Addr]bool{}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			if addr, ok := netip.AddrFromSlice(n.IP); ok {
+				s.own[addr.Unmap()] = true
+			}
+		}
+	}
+	return nil
 }
 
 // Close closes the sockets.

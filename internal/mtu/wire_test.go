@@ -68,7 +68,7 @@ func raise(t *testing.T, family int, router bool, lose func(frame seen) bool) *l
 	l.ns, err = netns.Open(l.tunnel.A.Name)
 	l.check(err)
 	l.closing(l.ns.Close)
-	l.routes, err = OpenRoutes(l.ns.FD())
+	l.routes, err = OpenRoutes(l.ns)
 	l.check(err)
 	l.closing(func() error { l.routes.Close(); return nil })
 	l.counted = openWire(l, router, lose)

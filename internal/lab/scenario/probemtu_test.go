@@ -3,9 +3,11 @@
 package scenario
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
@@ -190,4 +192,34 @@ func TestProbeMTUTransport(t *testing.T) {
 	if counters.Packets != uint64(d.Inside.Packets) {
 		t.Errorf("%d packets took the SA, %d were sent", counters.Packets, d.Inside.Packets)
 	}
+}
+
+// TestProbeMTUInterface probes through an xfrm interface, which does not refuse what is too big but tells
+// the sender by ICMP, be it this host itself.
+func TestProbeMTUInterface(t *testing.T) {
+	tunnel.Need(t)
+	tn, check := narrowTunnel(t, tunnel.Options{NoSAs: true})
+	key := make([]byte, 20)
+	_, err := rand.Read(key)
+	check(err)
+	const ifID = " if_id 7"
+	a, b, far, own := tn.A.Outer, tn.B.Outer, tn.A.Inner[0], tn.B.Inner[0]
+	lines := func(id, in, out string) []string {
+		state := func(src, dst netip.Addr, spi int) string {
+			return fmt.Sprintf("xfrm state add src %s dst %s proto esp spi %#x reqid 7 mode tunnel aead rfc4106(gcm(aes)) 0x%x 128%s", src, dst, spi, key, id)
+		}
+		policy := func(dir string, src, dst, from, to netip.Addr) string {
+			return fmt.Sprintf("xfrm policy add src %s/32 dst %s/32 dir %s tmpl src %s dst %s proto esp reqid 7 mode tunnel%s", src, dst, dir, from, to, id)
+		}
+		return []string{state(b, a, 0x1001), state(a, b, 0x1002), policy(out, own, far, b, a), policy(in, far, own, a, b)}
+	}
+	check(tn.A.IP(lines("", "out", "in")...))
+	check(tn.B.IP(append(lines(ifID, "in", "out"), "link add ipsec0 type xfrm dev wan"+ifID, "link set ipsec0 up mtu 1500",
+		fmt.Sprintf("route replace %s/32 dev ipsec0 src %s", far, own))...))
+	d := probe(t, tn, 1, far.String())
+	if d.Outside == nil || d.Inside == nil || d.Inner == nil || d.Inner.Agree == nil {
+		t.Fatal("not everything was measured")
+	}
+	diff(t, "outside, inside, who refuses, let through before, agree", []any{narrow, squeezed, "host", innerMTU, true},
+		[]any{d.Outside.MTU, d.Inside.MTU, d.Inside.Limit, d.Inner.Believed, *d.Inner.Agree})
 }
