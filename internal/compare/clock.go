@@ -305,13 +305,10 @@ func (p pair) guesses() []sight {
 			continue
 		}
 		// What holds from one point on holds until the snapshot before the next one.
-		last := p.from.points[s].snap
-		if s+1 < len(p.from.points) {
-			last = p.from.points[s+1].snap - 1
-		} else {
+		if s+1 == len(p.from.points) {
 			continue
 		}
-		sent := p.from.side.times[last]
+		sent := p.from.side.times[p.from.points[s+1].snap-1]
 		out = append(out, p.sight(sent.UnixNano(), p.to.side.times[now.snap].UnixNano()))
 	}
 	return out

@@ -20,6 +20,9 @@ func New(a, b *Side) (*Document, error) {
 	if err := d.settleCaptures(pairs); err != nil {
 		return nil, err
 	}
+	for i := range pairs {
+		pairs[i].both = pairs[i].sights()
+	}
 	d.Ends = []End{a.describe(A, pairs), b.describe(B, pairs)}
 	d.compareClocks(a, b, pairs)
 	if err := d.join(a, b, pairs); err != nil {
@@ -62,7 +65,7 @@ func (s *Side) describe(l Label, pairs []pair) End {
 func (d *Document) compareClocks(a, b *Side, pairs []pair) {
 	ways := map[Label][]sight{}
 	for _, p := range pairs {
-		ways[p.from.label] = append(ways[p.from.label], p.sights()...)
+		ways[p.from.label] = append(ways[p.from.label], p.both...)
 	}
 	c := &d.Clock
 	c.From = ClockMarks
@@ -141,7 +144,7 @@ func (d *Document) join(a, b *Side, pairs []pair) error {
 		} else {
 			sa.Why = x.why
 		}
-		sa.Delay = d.Clock.delay(p.from.label, p.sights())
+		sa.Delay = d.Clock.delay(p.from.label, p.both)
 		d.SAs = append(d.SAs, sa)
 	}
 	slices.SortStableFunc(d.SAs, func(a, b SA) int { return compareLabels(a.From, b.From) })
@@ -277,7 +280,7 @@ func (d *Document) sum(pairs []pair) {
 		var sights []sight
 		for _, p := range pairs {
 			if p.from.label == from {
-				sights = append(sights, p.sights()...)
+				sights = append(sights, p.both...)
 			}
 		}
 		dir.Delay = d.Clock.delay(from, sights)

@@ -22,6 +22,7 @@ const (
 type pair struct {
 	from, to *end // sender and receiver
 	by       string
+	both     []sight // packets that both stamped
 }
 
 // end is one SA at one end.
@@ -129,7 +130,7 @@ func orient(x, y *end, by string) pair {
 	if x.key.Direction == ledger.In || y.key.Direction == ledger.Out {
 		x, y = y, x
 	}
-	return pair{x, y, by}
+	return pair{from: x, to: y, by: by}
 }
 
 // unrelated says why nothing could be joined.

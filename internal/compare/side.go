@@ -84,17 +84,33 @@ func Recording(file string, feed Feed) (*Side, error) {
 	return s, err
 }
 
-// Capture is one end of which only the packets on its wire are known: the report of them, and every ESP
-// packet in it.
-func Capture(file string, report ledger.Report, damage string, packets func(func(Mark) error) error) (*Side, error) {
-	s := &Side{file: file, capture: true, tracks: map[ledger.SAKey]*track{}, whole: Whole{Report: report, Damage: damage}}
-	if err := packets(s.mark); err != nil {
+// Capture is one end of which only the packets on its wire are known: read hands over every ESP packet.
+func Capture(file string, read func(take func(Mark) error) (Whole, error)) (*Side, error) {
+	s := &Side{file: file, capture: true, tracks: map[ledger.SAKey]*track{}}
+	var err error
+	if s.whole, err = read(s.mark); err != nil {
 		return nil, err
 	}
 	for _, t := range s.tracks {
 		t.seen = count(t.marks)
+		t.thin()
 	}
 	return s, nil
+}
+
+// marksMax is of how many packets of an SA the times are kept, about.
+const marksMax = 1 << 17
+
+// thin keeps the times of packets with round numbers where there are more than enough. The other end, if it
+// has to choose as well, keeps the same ones.
+func (t *track) thin() {
+	step := uint64(1)
+	for uint64(len(t.marks))/step > marksMax {
+		step *= 2
+	}
+	if step > 1 {
+		t.marks = slices.Clip(slices.DeleteFunc(t.marks, func(m mark) bool { return m.seq%step != 0 }))
+	}
 }
 
 func (s *Side) track(k ledger.SAKey, src netip.Addr) *track {

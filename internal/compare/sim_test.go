@@ -330,15 +330,14 @@ func (s *sim) captured(t *testing.T, l Label) *Side {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b sighting) int { return cmp.Compare(a.at, b.at) })
-	side, err := Capture(string(l)+".pcap", ledger.New(ledger.Source{Kind: ledger.KindCapture, Name: string(l) + ".pcap"}).Report(), "",
-		func(take func(Mark) error) error {
-			for _, x := range all {
-				if err := take(x.m); err != nil {
-					return err
-				}
+	side, err := Capture(string(l)+".pcap", func(take func(Mark) error) (Whole, error) {
+		for _, x := range all {
+			if err := take(x.m); err != nil {
+				return Whole{}, err
 			}
-			return nil
-		})
+		}
+		return Whole{Report: ledger.New(ledger.Source{Kind: ledger.KindCapture, Name: string(l) + ".pcap"}).Report()}, nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

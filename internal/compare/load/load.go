@@ -103,42 +103,31 @@ func markOf(e reader.Event) compare.Mark {
 
 // capture reads a capture file, every packet of it.
 func capture(ctx context.Context, path string, o Options) (*compare.Side, error) {
-	var marks []compare.Mark
-	tracker := ike.NewTracker()
-	res, err := replay.Run(ctx, []string{path}, replay.Options{
-		NATTPorts: o.NATTPorts, SATableSize: o.SATableSize, Progress: o.Progress,
-		Mark: func(e reader.Event) error {
-			marks = append(marks, markOf(e))
-			return nil
-		},
-		IKE: func(e reader.Event) error {
-			if m, ok := o.IKE(e); ok {
-				tracker.Observe(m)
-			}
-			return nil
-		},
-	})
-	if res == nil || res.Packets == 0 && err != nil {
-		return nil, err
-	}
-	damage := ""
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, err
+	name := filepath.Base(path)
+	return compare.Capture(name, func(take func(compare.Mark) error) (whole compare.Whole, err error) {
+		tracker := ike.NewTracker()
+		res, err := replay.Run(ctx, []string{path}, replay.Options{
+			NATTPorts: o.NATTPorts, SATableSize: o.SATableSize, Progress: o.Progress,
+			Mark: func(e reader.Event) error { return take(markOf(e)) },
+			IKE: func(e reader.Event) error {
+				if m, ok := o.IKE(e); ok {
+					tracker.Observe(m)
+				}
+				return nil
+			},
+		})
+		if err != nil && (res == nil || res.Packets == 0 || ctx.Err() != nil) {
+			return whole, err
 		}
-		damage = err.Error()
-	}
-	l := ledger.New(ledger.Source{Kind: ledger.KindCapture, Name: filepath.Base(path)})
-	l.SetHooks([]ledger.Hook{{Name: "captured packets", Attached: true, Why: fmt.Sprintf("%d packets", res.Packets)}})
-	l.Observe(res.Begin)
-	res.End.IKE = tracker.Report(res.End.At)
-	l.Observe(res.End)
-	return compare.Capture(filepath.Base(path), l.Report(), damage, func(take func(compare.Mark) error) error {
-		for _, m := range marks {
-			if err := take(m); err != nil {
-				return err
-			}
+		if err != nil {
+			whole.Damage = err.Error()
 		}
-		return nil
+		l := ledger.New(ledger.Source{Kind: ledger.KindCapture, Name: name})
+		l.SetHooks([]ledger.Hook{{Name: "captured packets", Attached: true, Why: fmt.Sprintf("%d packets", res.Packets)}})
+		l.Observe(res.Begin)
+		res.End.IKE = tracker.Report(res.End.At)
+		l.Observe(res.End)
+		whole.Report = l.Report()
+		return whole, nil
 	})
 }
