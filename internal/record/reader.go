@@ -95,7 +95,7 @@ func (r *Reader) Next() (Record, error) {
 			r.failed = io.EOF
 			continue
 		case err == io.EOF:
-			r.failed = &DamageError{r.good, true, errors.New("it has no end record, so xfrmscope was killed, the machine went down or the disk was full")}
+			r.failed = &DamageError{r.good, true, errors.New("it has no end record: it is still being written, or xfrmscope was killed, the machine went down or the disk was full")}
 			continue
 		case err != nil:
 			r.failed = err

@@ -271,5 +271,5 @@ func sections(d *Document) []section {
 func sectionText(fn func(*printer)) string {
 	var b bytes.Buffer
 	fn(&printer{w: &b})
-	return b.String()
+	return strings.TrimRight(b.String(), "\n")
 }
