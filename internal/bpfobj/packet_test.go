@@ -13,6 +13,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/google/go-cmp/cmp"
 
@@ -351,6 +352,26 @@ func TestPacketHostile(t *testing.T) {
 func BenchmarkPacket(b *testing.B) {
 	esp := packet.Eth().IPv4("192.0.2.1", "192.0.2.2").ESP(0x1001, 1, 1400).Frame().Data
 	tcp := packet.Eth().IPv4("192.0.2.1", "192.0.2.2").TCP(80, 1024).Frame().Data
+	b.Run("empty", func(b *testing.B) {
+		needBPF(b)
+		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer prog.Close()
+		var total time.Duration
+		var n int
+		for b.Loop() {
+			_, d, err := prog.Benchmark(esp, 400000, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			total += d
+			n++
+		}
+		b.ReportMetric(float64(total.Nanoseconds())/float64(n), "ns/packet")
+	})
 	for _, c := range []struct {
 		name   string
 		frame  []byte

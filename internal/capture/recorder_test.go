@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/gopacket/gopacket/pcapgo"
+
+	"xfrmscope/internal/bpfobj"
+	"xfrmscope/internal/ledger"
+)
+
+var everywhere = map[bpfobj.PacketPoint]bool{bpfobj.PacketWireIn: true, bpfobj.PacketWireOut: true, bpfobj.PacketDecrypted: true,
+	bpfobj.PacketPlain: true, bpfobj.PacketDrop: true}
+
+// rig is a recorder that is fed records without a kernel.
+type rig struct {
+	*Recorder
+	t   *testing.T
+	dir string
+}
+
+func newRig(t *testing.T, o Options) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	if o.Path == "" {
+		o.Path = filepath.Join(dir, "x.pcapng")
+	}
+	r, err := Open(Source{Points: everywhere, Devices: []Device{{Index: 2, Name: "eth0", Ethernet: true}},
+		Causes: []string{"none", "replay_duplicate"}, Location: func(uint64) string { return "xfrm_input+0x1" }}, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rig{r, t, dir}
+}
+
+// feed hands over one record as the ring holds it.
+func (r *rig) feed(h bpfobj.PacketHead, data []byte) {
+	r.t.Helper()
+	h.CapLen, h.WireLen = uint32(len(data)), max(h.WireLen, uint32(len(data)))
+	raw := append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(&h)), headSize)...)
+	if err := r.take(append(raw, data...)); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) wire(at time.Time, seq uint64, order bpfobj.PacketOrder) {
+	r.t.Helper()
+	r.feed(bpfobj.PacketHead{TimeNs: uint64(at.Sub(r.wallAtZero)), Point: bpfobj.PacketWireIn, Ifindex: 2, Spi: 0x1001, Proto: 50,
+		Seq: seq, Flags: bpfobj.PacketFlagSeq, Order: order, Dst: [16]byte{10: 0xff, 0xff, 192, 0, 2, 2}}, make([]byte, 58))
+}
+
+// count reads a file and gives its packets' comments.
+func comments(t *testing.T, b []byte) (out []string, section string) {
+	t.Helper()
+	rd, err := pcapgo.NewNgReader(bytes.NewReader(b), pcapgo.NgReaderOptions{WantMixedLinkType: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		_, _, o, err := rd.ReadPacketDataWithOptions()
+		if errors.Is(err, io.EOF) {
+			return out, rd.SectionInfo().Comment
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, strings.Join(o.Comments, "|"))
+	}
+}
+
+// Packets that came in another order than that of their times are put right.
+func TestOrderOfTime(t *testing.T) {
+	r := newRig(t, Options{})
+	now := time.Now()
+	r.wire(now.Add(2*time.Millisecond), 2, bpfobj.OrderNext)
+	r.wire(now.Add(time.Millisecond), 1, bpfobj.OrderFirst)
+	r.SetSAs([]ledger.SADEntry{{Key: r.held[0].key, ReqID: 42}}, []ledger.SAName{{Key: r.held[0].key, Connection: "gw", Child: "net"}})
+	if err := r.finish(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(r.opts.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _ := comments(t, b)
+	if len(got) != 2 || !strings.Contains(got[0], "seq 1;") || !strings.Contains(got[1], "seq 2; in order") {
+		t.Errorf("comments %q", got)
+	}
+	if !strings.Contains(got[0], "reqid 42 (gw/net)") {
+		t.Errorf("no names in %q", got[0])
+	}
+	if info, err := os.Stat(r.opts.Path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v: others may read it", info.Mode(), err)
+	}
+}
+
+// What is too old, or too much, makes room; a trigger writes what is left, once.
+func TestLast(t *testing.T) {
+	var written []File
+	r := newRig(t, Options{Last: 10 * time.Second, OnLate: true, MemoryBytes: 1 << 16, Wrote: func(f File) { written = append(written, f) }})
+	start := time.Now()
+	for i := range uint64(20) {
+		r.wire(start.Add(time.Duration(i)*time.Second), i, bpfobj.OrderNext)
+	}
+	now := start.Add(20 * time.Second)
+	if err := r.advance(now, false); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(r.memory); n != 10 {
+		t.Errorf("%d packets are kept of 20 seconds, want those of the last 10", n)
+	}
+	r.wire(now, 3, bpfobj.OrderLate)
+	if err := r.advance(now.Add(r.opts.Hold/2), false); err != nil || len(written) != 0 {
+		t.Fatalf("written before the end is known: %v, %v", written, err)
+	}
+	if err := r.advance(now.Add(2*r.opts.Hold), false); err != nil {
+		t.Fatal(err)
+	}
+	if len(written) != 1 || written[0].Packets != 11 || written[0].Trigger != "late" {
+		t.Fatalf("written: %+v", written)
+	}
+	b, err := os.ReadFile(written[0].Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, section := comments(t, b); len(got) != 11 || !strings.Contains(section, "because of: late") {
+		t.Errorf("%d packets, section %q", len(got), section)
+	}
+	// More than fits: the oldest go, and are counted.
+	for i := range uint64(1000) {
+		r.wire(now.Add(3*time.Second), 100+i, bpfobj.OrderNext)
+	}
+	if err := r.advance(now.Add(5*time.Second), false); err != nil {
+		t.Fatal(err)
+	}
+	if r.memBytes > 1<<16 || r.evicted == 0 || int(r.evicted)+len(r.memory) != 1000 {
+		t.Errorf("%d bytes held, %d packets, %d evicted", r.memBytes, len(r.memory), r.evicted)
+	}
+	if err := r.finish(); err != nil || len(written) != 1 {
+		t.Errorf("without a trigger the end writes nothing: %v, %v", written, err)
+	}
+}
+
+// A drop's cause and its place are told, with the packet before it; what the kernel was done with is left out.
+func TestDrop(t *testing.T) {
+	var out bytes.Buffer
+	r := newRig(t, Options{Path: "-", Stdout: &out})
+	now := time.Now()
+	r.wire(now, 7, bpfobj.OrderDuplicate)
+	h := bpfobj.PacketHead{TimeNs: uint64(now.Sub(r.wallAtZero)) + 1000, Point: bpfobj.PacketDrop, Spi: 0x1001, Proto: 50, Seq: 7,
+		Flags: bpfobj.PacketFlagSeq | bpfobj.PacketFlagCause, Cause: 1, Dst: [16]byte{10: 0xff, 0xff, 192, 0, 2, 2}, Location: 1}
+	r.feed(h, make([]byte, 44))
+	r.source.Location = func(uint64) string { return "tcp_v4_rcv+0x1" }
+	h.Flags = 0
+	r.feed(h, make([]byte, 44))
+	if err := r.finish(); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := comments(t, out.Bytes())
+	if len(got) != 2 || !strings.Contains(got[0], "dropped: xfrm, replay_duplicate at xfrm_input+0x1; drop: packet id 1") ||
+		!strings.HasSuffix(got[1], "outer: packet 1") {
+		t.Errorf("comments %q", got)
+	}
+	if s := r.Stats(); s.Suppressed != 1 {
+		t.Errorf("%d frees that are no losses, want 1", s.Suppressed)
+	}
+}
+
+// Records of another build, and records that lie about their length, end the capture with an error.
+func TestHostileRecords(t *testing.T) {
+	r := newRig(t, Options{})
+	if err := r.take(make([]byte, headSize-1)); err == nil {
+		t.Error("a record that is too short is taken")
+	}
+	raw := make([]byte, headSize)
+	binary.NativeEndian.PutUint32(raw[unsafe.Offsetof(bpfobj.PacketHead{}.CapLen):], 1)
+	if err := r.take(raw); err == nil {
+		t.Error("a record without the bytes that it announces is taken")
+	}
+	// Bytes that are no packet at all.
+	for n := range 64 {
+		b := bytes.Repeat([]byte{0x4f}, n)
+		r.feed(bpfobj.PacketHead{Point: bpfobj.PacketDrop, Spi: 1, Inner: 6}, b)
+		b = bytes.Repeat([]byte{0x60}, n)
+		r.feed(bpfobj.PacketHead{Point: bpfobj.PacketDecrypted, Spi: 1, Inner: 6}, b)
+	}
+	if err := r.finish(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A decrypted packet of transport mode gets the protocol and length that its header will have.
+func TestMend(t *testing.T) {
+	p := &packet{data: []byte{0x45, 0, 1, 0, 0, 0, 0, 0, 64, 50, 0xab, 0xcd, 10, 0, 0, 1, 10, 0, 0, 2, 0, 0, 0, 0}}
+	p.head.Point, p.head.Inner, p.head.WireLen = bpfobj.PacketDecrypted, 17, 228
+	p.mend()
+	if p.data[9] != 17 || binary.BigEndian.Uint16(p.data[2:]) != 228 || checksum(p.data[:20]) != 0 {
+		t.Errorf("header % x", p.data[:20])
+	}
+	// ESP in UDP, whose UDP header was taken off the length of IP (net/ipv4/xfrm4_input.c).
+	p = &packet{data: append([]byte{0x45, 0, 0, 92, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2}, 0x11, 0x94, 0x11, 0x94, 0, 80, 0, 0)}
+	p.head.Point = bpfobj.PacketDrop
+	p.mend()
+	if binary.BigEndian.Uint16(p.data[2:]) != 100 || checksum(p.data[:20]) != 0 {
+		t.Errorf("header % x", p.data[:20])
+	}
+}
