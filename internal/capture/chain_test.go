@@ -81,8 +81,22 @@ func TestChains(t *testing.T) {
 			s.wireIn(1)
 			s.packet(bpfobj.PacketDrop, ledger.In, 0, 0, 0)
 		}, []uint64{1, 2}},
-		{"sent", func(s *stream) { s.plain(7); s.link(7, 1); s.wireOut(1); s.plain(8); s.link(8, 2); s.wireOut(2) }, []uint64{1, 1, 2, 2}},
-		{"sent out of order", func(s *stream) { s.plain(7); s.plain(8); s.link(8, 1); s.link(7, 2); s.wireOut(2); s.wireOut(1) }, []uint64{1, 2, 1, 2}},
+		{"sent", func(s *stream) {
+			s.plain(7)
+			s.link(7, 1)
+			s.wireOut(1)
+			s.plain(8)
+			s.link(8, 2)
+			s.wireOut(2)
+		}, []uint64{1, 1, 2, 2}},
+		{"sent out of order", func(s *stream) {
+			s.plain(7)
+			s.plain(8)
+			s.link(8, 1)
+			s.link(7, 2)
+			s.wireOut(2)
+			s.wireOut(1)
+		}, []uint64{1, 2, 1, 2}},
 		{"the link came after the packet that it tells of", func(s *stream) { s.plain(7); s.wireOut(1); s.link(7, 1) }, []uint64{1, 1}},
 		{"the link was lost", func(s *stream) { s.plain(7); s.wireOut(1) }, []uint64{1, 2}},
 		{"a super-packet of three segments", func(s *stream) {

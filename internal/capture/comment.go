@@ -165,7 +165,7 @@ func (p *packet) end() string {
 		s = string(p.place)
 	}
 	s += " at " + p.where
-	if p.reason != "" {
+	if p.reason != "" && p.reason != "NOT_SPECIFIED" {
 		s += ", reason " + p.reason
 	}
 	return s
