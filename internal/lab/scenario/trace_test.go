@@ -63,7 +63,7 @@ func TestTraceFilters(t *testing.T) {
 		{Action: inject.Corrupt, Seqs: []uint32{101, 102, 103}, SPI: spi},
 		{Action: inject.Drop, Seqs: inject.Every(2, 400, 2), SPI: other},
 	})
-	x := launch(t, b.tunnel.B, "trace", "--json", "--stack", "--rate", fmt.Sprint(rate), "--reqid", fmt.Sprint(b.tunnel.AtoB[0].ReqID),
+	x := launch(t, b.tunnel.B, "trace", "--json", "--no-inner", "--stack", "--rate", fmt.Sprint(rate), "--reqid", fmt.Sprint(b.tunnel.AtoB[0].ReqID),
 		"--kind", "gap,xfrm_drop", "--direction", "in")
 	b.send(b.tunnel.AtoB[1], 400)
 	b.send(b.tunnel.AtoB[0], 120)
@@ -147,7 +147,7 @@ func TestTraceTooBig(t *testing.T) {
 	p := &pmtuBench{bench: raise(t, tunnel.Options{Hosts: true, Router: true}, func(*tunnel.Tunnel) error { return nil }, nil)}
 	p.nft(p.tunnel.B.Namespace, "add table ip t", "add chain ip t f { type filter hook forward priority 0; }",
 		fmt.Sprintf("add rule ip t f ip daddr %s udp dport 7777 drop", p.tunnel.AtoB[0].Dst))
-	x := launch(t, p.tunnel.B, "trace", "--json", "--kind", "pmtu,host_drop")
+	x := launch(t, p.tunnel.B, "trace", "--json", "--no-inner", "--kind", "pmtu,host_drop")
 	p.datagrams(p.tunnel.BtoA[0], linkMTU, big, true, 5*time.Millisecond)
 	sa := p.tunnel.AtoB[0]
 	if err := sa.From.Inside().Do(func() error { return sendUDP(sa.Src, netip.AddrPortFrom(sa.Dst, 7777), refused) }); err != nil {
