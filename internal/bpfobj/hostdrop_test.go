@@ -194,3 +194,55 @@ func BenchmarkHostDrop(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkAnyDrop measures what the program of `drops` costs a dropped packet, with and without stacks.
+func BenchmarkAnyDrop(b *testing.B) {
+	for name, config := range map[string]DropsConfig{
+		"count": {HasReason: true}, "stack": {HasReason: true, Stacks: true}, "follow": {HasReason: true, Follow: 1 << 30},
+	} {
+		b.Run(name, func(b *testing.B) {
+			openDropLab(b) // the namespace; its program is not counted
+			spec, err := LoadDrops()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := ConfigureDrops(spec, config); err != nil {
+				b.Fatal(err)
+			}
+			if config.Stacks {
+				spec.Maps["drop_stacks"].MaxEntries = DropsStacks
+				if err := spec.Variables["cfg_stacks"].Set(uint32(1)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			coll, err := ebpf.NewCollection(spec)
+			if err != nil {
+				b.Fatalf("%+v", err)
+			}
+			b.Cleanup(coll.Close)
+			if found, err := coll.Programs["pick_netns"].Run(&ebpf.RunOptions{}); err != nil || found != 1 {
+				b.Fatalf("pick_netns: %d, %v", found, err)
+			}
+			l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "kfree_skb", Program: coll.Programs["any_drop"]})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer l.Close()
+			stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer stats.Close()
+			b.ResetTimer()
+			sendUDP(b, "127.0.0.1:9999", b.N, make([]byte, 64))
+			b.StopTimer()
+			after, err := coll.Programs["any_drop"].Stats()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if after.RunCount > 0 {
+				b.ReportMetric(float64(after.Runtime)/float64(after.RunCount), "ns/drop")
+			}
+		})
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -43,6 +44,7 @@ type session struct {
 	names   *vici.Names                 // nil: nobody is asked
 	hooks   []ledger.Hook
 	closing []func() error
+	devices map[uint32]string // names of devices that are not observed; of the goroutine that reads events
 }
 
 // openSession attaches everything that the kernel allows. Observation begins with the first observe.
@@ -314,14 +316,30 @@ func (s *session) events() (*reader.Events, error) {
 	return reader.OpenEvents(source.Events, tr)
 }
 
-// deviceName names the devices that are observed; others are shown by their number.
+// deviceName names a device of the observed namespace, the observed ones and others. One that has come
+// since the last look is looked for once.
 func (s *session) deviceName(index uint32) string {
 	for _, h := range s.set.Plan().Wire {
 		if h.Device.Index == int(index) {
 			return h.Device.Name
 		}
 	}
-	return ""
+	if name, asked := s.devices[index]; asked {
+		return name
+	}
+	if s.devices == nil {
+		s.devices = map[uint32]string{}
+	}
+	s.devices[index] = ""
+	// A device without a name is shown by its number; that is all that an error here costs.
+	_ = s.ns.Do(func() error {
+		devices, err := net.Interfaces()
+		for _, d := range devices {
+			s.devices[uint32(d.Index)] = d.Name
+		}
+		return err
+	})
+	return s.devices[index]
 }
 
 // announce says in one line what is being watched and for how long.

@@ -161,7 +161,20 @@ func (r *reqIDs) of(e reader.Event) uint32 {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.bySA[saName{e.Dst, e.SPI}]
+	if id := r.bySA[saName{e.Dst, e.SPI}]; id != 0 || e.Kind != reader.KindPMTU {
+		return id
+	}
+	// A packet that is not encrypted yet shows its own destination and not its SA's.
+	found := uint32(0)
+	for sa, id := range r.bySA {
+		if sa.spi == e.SPI && found != 0 && found != id {
+			return 0
+		}
+		if sa.spi == e.SPI {
+			found = id
+		}
+	}
+	return found
 }
 
 func (r *reqIDs) err() error {
