@@ -101,7 +101,8 @@ func (r *Reader) readSelf(snap *ledger.Snapshot) error {
 }
 
 // mapBytes sums what the kernel says the maps hold: exact from 6.4 on (map_mem_usage of struct
-// bpf_map_ops), a close estimate before. It is nil where there are none or the kernel does not tell.
+// bpf_map_ops), before that entries times their size (bpf_map_memory_footprint), which is nothing for a ring: of
+// those the size of the data is taken. It is nil where there are none or the kernel does not tell.
 func mapBytes(maps []*ebpf.Map) (*uint64, error) {
 	var sum uint64
 	for _, m := range maps {
@@ -110,7 +111,11 @@ func mapBytes(maps []*ebpf.Map) (*uint64, error) {
 			return nil, fmt.Errorf("read size of a map: %w", err)
 		}
 		n, told := info.Memlock()
-		if !told {
+		switch {
+		case told:
+		case info.Type == ebpf.RingBuf:
+			n = uint64(info.MaxEntries)
+		default:
 			return nil, nil
 		}
 		sum += n

@@ -66,6 +66,10 @@ func asciiOnly(s string) string {
 			return '~'
 		case r == 'µ':
 			return 'u'
+		case r == '×':
+			return 'x'
+		case r == '±':
+			return '~'
 		}
 		return '?'
 	}, s)
