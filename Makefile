@@ -78,9 +78,10 @@ smoke-vm: deps-vm build ## Boot KERNEL with two processors, load and attach ever
 initramfs-vm: deps-vm ## Boot KERNEL with nothing but xfrmscope and a test, by the script that docs/ci.md shows
 	scripts/vm/initramfs $(KERNEL)
 
-bench: ## ns per packet of the wire program beside an empty one; packets per second of 'read'
+bench: ## ns per packet of the wire program beside an empty one; packets per second of 'read'; cost per SA of sampling and scraping
 	$(GO) run ./internal/lab/wirebench
 	$(GO) test -run '^$$' -bench . ./internal/replay
+	$(GO) test -run '^$$' -bench 'Sample|Snapshot|Scrape' -benchtime 20x ./internal/reader ./internal/export
 
 ##@ Develop
 GENERATED := internal/bpfobj internal/lab/wirebench

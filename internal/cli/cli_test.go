@@ -53,7 +53,7 @@ func TestScripts(t *testing.T) {
 			return makeNamespace(env)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"json": jsonCmd, "fresh": freshCmd, "await": awaitCmd, "esp": espCmd, "ike": ikeCmd,
+			"json": jsonCmd, "fresh": freshCmd, "await": awaitCmd, "esp": espCmd, "ike": ikeCmd, "scrape": scrapeCmd,
 		},
 	})
 }

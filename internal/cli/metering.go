@@ -34,7 +34,7 @@ func openMetering(s *session, bpfStats bool) (*metering, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &metering{session: s, programs: source.Programs, mapBytes: s.set.MapBytes()}
+	m := &metering{session: s, programs: source.Programs, mapBytes: mapBytes(source.Maps)}
 	s.keep = func(snap ledger.Snapshot) error {
 		m.xfrmStat, m.ike = snap.XfrmStat, snap.IKE
 		return nil
@@ -106,4 +106,20 @@ func (m *metering) judge(ctx context.Context, cache *export.Cache, interval time
 		}
 		failing = err != nil
 	}
+}
+
+// mapBytes is the memory of each map, as the kernel accounts it; it does not change. Maps of which the kernel
+// does not tell are left out.
+func mapBytes(maps []*ebpf.Map) map[string]uint64 {
+	out := map[string]uint64{}
+	for _, m := range maps {
+		info, err := m.Info()
+		if err != nil {
+			continue
+		}
+		if n, ok := info.Memlock(); ok {
+			out[info.Name] += n
+		}
+	}
+	return out
 }

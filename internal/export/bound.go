@@ -11,6 +11,9 @@ const other = "other"
 // rekey or a reconnection takes.
 const kept = time.Hour
 
+// overPerPlace bounds how many of those that share are remembered.
+const overPerPlace = 16
+
 // bound lets the first so many keys have series of their own. Who was first stays first, so that no counter
 // moves from one series to another; a key that has not been asked for in a while gives its place back.
 type bound[K comparable] struct {
@@ -48,8 +51,9 @@ func (b *bound[K]) forget(now time.Time) {
 			delete(b.over, k)
 		}
 	}
-	// An attacker's keys must not fill memory either: of those that share, no more are told apart.
-	if len(b.over) > b.max {
+	// They must not fill memory either. What is not told apart any more may get series of its own later, which
+	// then begin with what the common series has counted as well.
+	if len(b.over) > overPerPlace*b.max {
 		clear(b.over)
 	}
 }

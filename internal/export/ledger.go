@@ -21,6 +21,7 @@ type side struct {
 	alive  int
 	rekeys int64
 	causes map[ledger.Cause]int64
+	flows  *ledger.FlowTotals // nil: no TCP was seen inside
 }
 
 var allBins = slices.Concat(inboundBins, outboundBins, bothBins)
@@ -81,6 +82,14 @@ func (s *side) take(u *ledger.Tunnel) {
 			s.seen[i] = true
 		}
 	}
+	if f := u.Flows; f != nil {
+		if s.flows == nil {
+			s.flows = &ledger.FlowTotals{}
+		}
+		s.flows.Segments += f.Segments
+		s.flows.Retransmissions += f.Retransmissions
+		s.flows.ZeroWindowUS += f.ZeroWindowUS
+	}
 	for c, n := range u.Xfrm {
 		if s.causes == nil {
 			s.causes = map[ledger.Cause]int64{}
@@ -98,6 +107,11 @@ func (p *Points) side(t Tunnel, s *side) {
 	}
 	p.put(mSAs, l, float64(s.alive))
 	p.put(mRekeys, l, float64(s.rekeys))
+	if f := s.flows; f != nil {
+		p.put(mSegments, l, float64(f.Segments))
+		p.put(mRetrans, l, float64(f.Retransmissions))
+		p.put(mZero, l, float64(f.ZeroWindowUS)/1e6)
+	}
 	for _, c := range slices.Sorted(maps.Keys(s.causes)) {
 		p.put(mXfrmByCause, p.more(mXfrmByCause, t, string(c)), float64(s.causes[c]))
 	}

@@ -126,6 +126,7 @@ func (l *Ledger) forgetFlows() {
 	}
 	slices.SortFunc(keys, func(a, b flowKey) int { return cmp.Compare(last(a), last(b)) })
 	for _, k := range keys[:len(keys)-flowsKept] {
+		l.flowsPast.add(l.flows[k])
 		delete(l.flows, k)
 	}
 }
@@ -138,7 +139,7 @@ func (l *Ledger) flowReport() *Flows {
 	fates := l.fates.total()
 	opened := fates["opened"]
 	delete(fates, "opened")
-	out := &Flows{Packets: fates, List: []Flow{}}
+	out := &Flows{Packets: fates, List: []Flow{}, Sums: l.flowSums()}
 	var all []Flow
 	for _, f := range l.flows {
 		r := f.report()

@@ -13,6 +13,15 @@ type Flows struct {
 	Forgotten int64            `json:"forgotten"` // of these, thrown out of the kernel's table before they were read
 	Packets   map[string]int64 `json:"packets"`   // met at the tunnels' edge, by what became of them
 	List      []Flow           `json:"list"`      // those with most trouble, at most FlowsListed by each measure
+	Sums      []FlowSums       `json:"sums"`      // all of them, by the SA that carried each end last
+}
+
+// FlowSums is what the ends that one SA carries did together.
+type FlowSums struct {
+	SA              FlowSA `json:"sa"`
+	Segments        int64  `json:"segments"`
+	Retransmissions int64  `json:"retransmissions"`
+	ZeroWindowUS    int64  `json:"zero_window_us"` // connections by time
 }
 
 // Flow is one connection. Which end comes first means nothing.

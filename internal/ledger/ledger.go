@@ -37,6 +37,7 @@ type Ledger struct {
 	refusalsSeen  bool
 
 	flows       map[flowKey]*flow
+	flowsPast   flowSum // those that are not remembered any more
 	flowsSeen   bool
 	flowsBefore int64 // in the kernel's table at the baseline
 	fates       tally[string]
@@ -90,8 +91,10 @@ func New(source Source) *Ledger {
 		classes:  map[Direction]*tally[string]{},
 		asides:   map[Direction]*tally[string]{},
 		flows:    map[flowKey]*flow{},
-		names:    map[SAKey]SAName{},
-		ikeNames: map[IKESPI]string{},
+
+		flowsPast: flowSum{},
+		names:     map[SAKey]SAName{},
+		ikeNames:  map[IKESPI]string{},
 	}
 }
 

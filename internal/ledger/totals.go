@@ -31,8 +31,16 @@ type Tunnel struct {
 	Out        *Outbound       `json:"out,omitempty"`
 	Wire       *WireSums       `json:"wire"` // null: not watched on the wire
 	Xfrm       map[Cause]int64 `json:"xfrm"`
+	Flows      *FlowTotals     `json:"flows"` // null: no TCP was seen inside
 	Alive      int             `json:"alive"` // SAs that exist now
 	Rekeys     int64           `json:"rekeys"`
+}
+
+// FlowTotals are what the TCP connections inside a tunnel did together, in one direction.
+type FlowTotals struct {
+	Segments        int64 `json:"segments"`
+	Retransmissions int64 `json:"retransmissions"`
+	ZeroWindowUS    int64 `json:"zero_window_us"`
 }
 
 // WireSums are the figures of the wire that can be added up.
@@ -87,7 +95,7 @@ func (t *Totals) clone() *Totals {
 	c.Tunnels = make(map[TunnelKey]*Tunnel, len(t.Tunnels))
 	for k, v := range t.Tunnels {
 		u := *v
-		u.Xfrm, u.Wire = maps.Clone(v.Xfrm), copyOf(v.Wire)
+		u.Xfrm, u.Wire, u.Flows = maps.Clone(v.Xfrm), copyOf(v.Wire), copyOf(v.Flows)
 		u.In, u.Out = copyBins(v.In), copyBins(v.Out)
 		c.Tunnels[k] = &u
 	}
@@ -151,6 +159,7 @@ func (t *Totals) Add(r Report) {
 			u.Rekeys++
 		}
 	}
+	t.addFlows(&r)
 	for _, d := range r.Drops {
 		if d.Lost {
 			t.Drops[DropKey{d.Stage, d.Place, d.Function, d.Reason}] += d.Packets
@@ -241,6 +250,30 @@ func (t *Totals) addSA(sa *SA) {
 			u.Wire = &WireSums{}
 		}
 		u.Wire.add(sa.Wire)
+	}
+}
+
+// addFlows adds up what was inside the tunnels. An SA that the report does not have belongs to no tunnel.
+func (t *Totals) addFlows(r *Report) {
+	if r.Flows == nil || len(r.Flows.Sums) == 0 {
+		return
+	}
+	tunnels := make(map[SAKey]*Tunnel, len(r.SAs))
+	for i := range r.SAs {
+		sa := &r.SAs[i]
+		tunnels[sa.key()] = t.Tunnels[sa.Tunnel()]
+	}
+	for _, s := range r.Flows.Sums {
+		u := tunnels[s.SA.Key()]
+		if u == nil {
+			continue
+		}
+		if u.Flows == nil {
+			u.Flows = &FlowTotals{}
+		}
+		u.Flows.Segments += s.Segments
+		u.Flows.Retransmissions += s.Retransmissions
+		u.Flows.ZeroWindowUS += s.ZeroWindowUS
 	}
 }
 
