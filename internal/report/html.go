@@ -27,6 +27,7 @@ type page struct {
 	Notes    []string
 	Tiles    []tile
 	Findings []card
+	More     string
 	Open     string
 	Loss     []plot
 	LossNote string
@@ -34,6 +35,7 @@ type page struct {
 	Rekeys   *plot
 	MTU      *plot
 	Sums     []sum
+	MoreSums string
 	Healthy  []string
 	SANotes  string
 	Texts    []section
@@ -45,6 +47,7 @@ type tile struct{ Class, Value, Name string }
 // card is one finding.
 type card struct {
 	Severity, ID, Confidence, Summary string
+	Full                              bool // with evidence and remedies
 	Evidence                          []figure
 	Remedy                            []verdict.Remedy
 	Explains                          []string
@@ -72,20 +75,34 @@ func (d Document) WriteHTML(w io.Writer, s *Series) error {
 		p.Notes = append(p.Notes, clean(n))
 	}
 	p.Tiles = tiles(&d)
+	shown := map[verdict.ID]int{}
 	for i := range d.Findings {
-		p.Findings = append(p.Findings, cardOf(&d.Findings[i]))
+		if i == findingsMax {
+			p.More = fmt.Sprintf("… and %d more findings; the JSON report has them all.", len(d.Findings)-i)
+			break
+		}
+		c := cardOf(&d.Findings[i])
+		shown[d.Findings[i].ID]++
+		c.Full = shown[d.Findings[i].ID] <= fullPerKind
+		p.Findings = append(p.Findings, c)
 	}
 	p.Open = sectionText(func(p *printer) { p.open(&d) })
 	p.plots(&d, s)
+	unsummed := 0
 	for i := range d.SAs {
 		sa := &d.SAs[i]
-		if suffers(sa) {
+		if suffers(sa) && len(p.Sums) < sumsMax {
 			p.Sums = append(p.Sums, sumOf(&d, sa))
+		} else if suffers(sa) {
+			unsummed++
 		} else if len(p.Healthy) < healthyShown {
 			p.Healthy = append(p.Healthy, clean(saName(sa)+": "+healthyLine(sa)))
 		} else if len(p.Healthy) == healthyShown {
 			p.Healthy = append(p.Healthy, "… and more; the JSON report has them all")
 		}
+	}
+	if unsummed > 0 {
+		p.MoreSums = fmt.Sprintf("… and %d more SAs that lost or dropped packets; the JSON report has them all.", unsummed)
 	}
 	p.SANotes = sectionText(func(p *printer) { p.strangers(d.UnknownSPIs); p.saNotes(d.SAs) })
 	p.Texts = sections(&d)
@@ -95,8 +112,12 @@ func (d Document) WriteHTML(w io.Writer, s *Series) error {
 	return nil
 }
 
-// healthyShown bounds the lines for healthy SAs in a page.
-const healthyShown = 400
+// A page is for reading: what these bounds leave out is in the JSON report, and the page says so.
+const (
+	findingsMax  = 200
+	sumsMax      = 60
+	healthyShown = 400
+)
 
 func titleOf(d *Document) []string {
 	parts := []string{d.Source.Kind}

@@ -50,11 +50,19 @@ func (m *markdown) findings(d *Document) {
 		m.line("|---|---|---:|---|")
 	}
 	for i := range d.Findings {
+		if i == findingsMax {
+			m.line("")
+			m.line("… and %d more findings; the JSON report has them all.", len(d.Findings)-i)
+			break
+		}
 		f := &d.Findings[i]
 		m.line("| %s | `%s` | %.0f %% | %s |", f.Severity, f.ID, 100*f.Confidence, escape(f.Summary))
 	}
+	shown := map[verdict.ID]int{}
 	for i := range d.Findings {
-		m.finding(&d.Findings[i])
+		if shown[d.Findings[i].ID]++; shown[d.Findings[i].ID] <= fullPerKind {
+			m.finding(&d.Findings[i])
+		}
 	}
 	if open := sectionText(func(p *printer) { p.open(d) }); strings.TrimSpace(open) != "" {
 		m.fence(open)
@@ -99,10 +107,14 @@ func (m *markdown) ledger(d *Document) {
 		m.line("No SAs seen.")
 	}
 	var healthy []*ledger.SA
+	sums := 0
 	for i := range d.SAs {
 		sa := &d.SAs[i]
 		if !suffers(sa) {
 			healthy = append(healthy, sa)
+			continue
+		}
+		if sums++; sums > sumsMax {
 			continue
 		}
 		s := sumOf(d, sa)
@@ -116,6 +128,10 @@ func (m *markdown) ledger(d *Document) {
 		for _, x := range s.Steps {
 			m.line("| %s | %s | %s | %s |", escape(x.Sign), x.Name, x.Value, escape(x.Remark))
 		}
+	}
+	if sums > sumsMax {
+		m.line("")
+		m.line("… and %d more SAs that lost or dropped packets; the JSON report has them all.", sums-sumsMax)
 	}
 	for i, sa := range healthy {
 		switch i {

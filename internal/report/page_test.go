@@ -335,6 +335,28 @@ func TestPageWriteError(t *testing.T) {
 	}
 }
 
+// TestPageOfMuch: a gateway with thousands of SAs that lose packets makes a page that can be read, and says
+// what it leaves out.
+func TestPageOfMuch(t *testing.T) {
+	d := report.New(manySAs(1000, 1000))
+	text := page(t, d, nil)
+	all := outline(t, text)
+	if len(text) > 1<<20 || len(all["article"]) > 100 {
+		t.Errorf("%d bytes, %d articles", len(text), len(all["article"]))
+	}
+	var md bytes.Buffer
+	if err := d.WriteMarkdown(&md); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"page": text, "Markdown": md.String()} {
+		for _, part := range []string{"800 more findings", "940 more SAs that lost"} {
+			if !strings.Contains(text, part) {
+				t.Errorf("the %s does not say %q", name, part)
+			}
+		}
+	}
+}
+
 // TestWorth: of many SAs those that lost most have plots, of a run without loss those that carried most.
 func TestWorth(t *testing.T) {
 	d := report.New(manySAs(60, 5))
