@@ -99,7 +99,7 @@ func values(d report.Document, functions func(string) error) (object, error) {
 	in, out := list{}, list{}
 	for i, x := range sas {
 		sa := x.(object)
-		fillSA(&d.SAs[i], sa)
+		fillSA(&d, &d.SAs[i], sa)
 		if d.SAs[i].Ledger.Out != nil {
 			out = append(out, sa)
 		} else {
@@ -115,11 +115,11 @@ func values(d report.Document, functions func(string) error) (object, error) {
 }
 
 // fillSA adds the short forms to an SA and settles what its bins and causes mean.
-func fillSA(sa *ledger.SA, v object) {
+func fillSA(d *report.Document, sa *ledger.SA, v object) {
 	own := v["ledger"].(object)
 	if passesThrough(sa) {
 		for name, n := range own {
-			if n == nil && name != "lost_in_host" && name != "lost_in_host_egress" {
+			if n == nil && (d.Drops != nil || name != "lost_in_host" && name != "lost_in_host_egress") {
 				own[name] = alien{}
 			}
 		}
@@ -136,7 +136,7 @@ func fillSA(sa *ledger.SA, v object) {
 			v[name] = byCause[name]
 		}
 	}
-	v[nameLoss] = lossOf(sa, v)
+	v[nameLoss] = lossOf(d, sa, v)
 }
 
 // passesThrough says whether the packets are known to be no business of this host's xfrm: there was
@@ -184,8 +184,9 @@ var lossParts = []string{"lost_on_path", "lost_in_host", "xfrm_dropped", "policy
 	"xfrm_out_dropped", "encrypt_failed", "lost_in_host_egress"}
 
 // lossOf adds up an SA's lost packets. A copy that the replay check refuses is none: what it is a copy of
-// has arrived.
-func lossOf(sa *ledger.SA, v object) any {
+// has arrived. Of an SA that is not this host's the bins end at the wire, so what this host dropped of it is
+// taken from the list of drops.
+func lossOf(d *report.Document, sa *ledger.SA, v object) any {
 	sum, ok := 0, false
 	for _, name := range lossParts {
 		switch n := v[name].(type) {
@@ -197,6 +198,13 @@ func lossOf(sa *ledger.SA, v object) any {
 	}
 	if !ok {
 		return alien{}
+	}
+	if passesThrough(sa) {
+		for _, drop := range d.Drops {
+			if drop.Lost && drop.SPI == sa.SPI && drop.Dst == sa.Dst && drop.Proto == sa.Proto && drop.Direction == sa.Direction {
+				sum += int(drop.Packets)
+			}
+		}
 	}
 	if b := sa.Ledger.In; b != nil && b.XfrmDropped != nil {
 		sum -= int(sa.Xfrm[ledger.ReplayDuplicate])

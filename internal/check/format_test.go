@@ -30,7 +30,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func outcomes(t *testing.T) map[string]check.Document {
 	t.Helper()
 	build := func(d report.Document, c *check.Command, sources ...string) check.Document {
-		expected := check.Defaults()
+		expected := check.Defaults(d)
 		for i, s := range sources {
 			if i == 0 {
 				expected = nil

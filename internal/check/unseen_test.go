@@ -98,7 +98,7 @@ func TestNothingSeen(t *testing.T) {
 }
 
 func TestDefaults(t *testing.T) {
-	r, err := check.Judge(check.Facts{Report: faulty()}, check.Defaults())
+	r, err := check.Judge(check.Facts{Report: faulty()}, check.Defaults(faulty()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ findings.has("path-loss"), drops["xfrm_input"] (packets dropped by that kernel f
 xfrm_stat["XfrmInNoStates"], duration (seconds). One that names sa is judged for every SA. Counts are
 packets. docs/check.md lists all names. What was not observed fails an expectation.
 
-Without --expect and --expect-file: findings.none and unattributed == 0.
+Without --expect and --expect-file: findings.none and, except of a capture, unattributed == 0.
 
 Exit status: that of COMMAND where it is not 0 (128+n: ended by signal n; 126, 127: it could not be
 started); else 0 if all expectations hold, 1 if one does not, 2 for wrong usage, 3 if nothing could be
@@ -87,7 +87,7 @@ observed (COMMAND is then not run).`,
 	return cmd
 }
 
-// read checks what no flag parser can and compiles the expectations.
+// read checks what no flag parser can and compiles the expectations; nil: the defaults.
 func (o *checkOptions) read(cmd *cobra.Command, args []string) ([]*check.Expectation, error) {
 	changed := cmd.Flags().Changed
 	usage := func(format string, a ...any) error { return &usageError{fmt.Errorf(format, a...)} }
@@ -139,11 +139,8 @@ func (o *checkOptions) read(cmd *cobra.Command, args []string) ([]*check.Expecta
 			}
 		}
 	}
-	if expected == nil {
-		if o.file != "" {
-			return nil, usage("%s holds no expression", o.file)
-		}
-		expected = check.Defaults()
+	if expected == nil && o.file != "" {
+		return nil, usage("%s holds no expression", o.file)
 	}
 	return expected, nil
 }
@@ -157,6 +154,9 @@ func runCheck(ctx context.Context, o *checkOptions, expected []*check.Expectatio
 	doc, command, err := o.observe(ctx, errOut)
 	if err != nil {
 		return o.failed(command, err, errOut)
+	}
+	if expected == nil {
+		expected = check.Defaults(doc)
 	}
 	facts := check.Facts{Report: doc}
 	if len(o.from) == 0 {
