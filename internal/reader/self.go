@@ -102,25 +102,23 @@ func (r *Reader) readSelf(snap *ledger.Snapshot) error {
 
 // mapBytes sums what the kernel says the maps hold: exact from 6.4 on (map_mem_usage of struct
 // bpf_map_ops), before that entries times their size (bpf_map_memory_footprint), which is nothing for a ring: of
-// those the size of the data is taken. It is nil where there are none or the kernel does not tell.
+// those the size of the data is taken. An empty trie holds nothing. It is nil where the kernel tells of no
+// map at all.
 func mapBytes(maps []*ebpf.Map) (*uint64, error) {
 	var sum uint64
+	tells := false
 	for _, m := range maps {
 		info, err := m.Info()
 		if err != nil {
 			return nil, fmt.Errorf("read size of a map: %w", err)
 		}
 		n, told := info.Memlock()
-		switch {
-		case told:
-		case info.Type == ebpf.RingBuf:
+		if tells = tells || told; !told && info.Type == ebpf.RingBuf {
 			n = uint64(info.MaxEntries)
-		default:
-			return nil, nil
 		}
 		sum += n
 	}
-	if sum == 0 {
+	if !tells {
 		return nil, nil
 	}
 	return &sum, nil
