@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"xfrmscope/internal/ledger"
 )
 
@@ -80,5 +82,49 @@ func TestReused(t *testing.T) {
 	}
 	if sa := d.only(t, A); sa.Joined || !strings.Contains(sa.Why, "began anew") {
 		t.Errorf("joined %v: %s", sa.Joined, sa.Why)
+	}
+}
+
+// TestComesAndGoes follows an SA that is set up and ended during both recordings, as at a rekey: all its
+// numbers count, from 1 on.
+func TestComesAndGoes(t *testing.T) {
+	s := newSim()
+	s.offset = -time.Minute
+	s.traffic(A, 5*time.Second, 10*time.Millisecond, 2000, seeded(), mixed(seeded()))
+	s.flights[firstOf(s, A)].fate, s.flights[lastOf(s, A)].fate = lost, lost
+	hosts := s.run()
+	for l, h := range hosts {
+		var last []ledger.SADEntry
+		for i, e := range h.events {
+			snap, ok := e.(ledger.Snapshot)
+			if !ok {
+				continue
+			}
+			switch at := snap.At.Sub(s.clock(l, 0)); {
+			case at < 4*time.Second:
+				snap.SAD = []ledger.SADEntry{}
+			case at < 30*time.Second:
+				last = snap.SAD
+			default:
+				for _, sa := range last {
+					snap.Ended = append(snap.Ended, ledger.EndedSA{Last: sa, At: snap.At, Why: ledger.EndDeleted})
+				}
+				snap.SAD, last = []ledger.SADEntry{}, nil
+			}
+			h.events[i] = snap
+		}
+	}
+	d, err := New(hosts[A].side(t, ""), hosts[B].side(t, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sa := d.only(t, A)
+	last := s.flights[lastOf(s, A)].seq
+	if !sa.Joined || sa.Range.First != 1 || sa.Range.Last != last || sa.Range.Uncertainty != 0 {
+		t.Fatalf("%s: range %+v, want 1 to %d", sa.Why, sa.Range, last)
+	}
+	checkSums(t, sa)
+	if diff := cmp.Diff(s.truth(A, 1, last), figures(sa)); diff != "" {
+		t.Errorf("(-truth +found):\n%s", diff)
 	}
 }

@@ -208,6 +208,21 @@ func (c *Clock) ahead(from Label, at time.Time) (offset, within time.Duration, o
 	return offset, within, ok
 }
 
+// aheadAtMost is by how much the receiver's clock is ahead of the sender's at most, which packets from the
+// sender alone tell.
+func (c *Clock) aheadAtMost(from Label, at time.Time) (time.Duration, bool) {
+	if offset, within, ok := c.ahead(from, at); ok {
+		return offset + within, true
+	}
+	switch {
+	case from == A && c.AtMostS != nil:
+		return time.Duration(*c.AtMostS * 1e9), true
+	case from == B && c.AtLeastS != nil:
+		return time.Duration(-*c.AtLeastS * 1e9), true
+	}
+	return 0, false
+}
+
 // delay sums up one direction's packets.
 func (c *Clock) delay(from Label, list []sight) *Delay {
 	if len(list) == 0 {

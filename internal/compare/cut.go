@@ -213,21 +213,24 @@ func (p pair) idle(c *Clock, snap int, reached uint64, known bool) (cut, bool) {
 	if p.from.side.capture {
 		return cut{}, false
 	}
-	ahead, within, ok := c.ahead(p.from.label, p.from.side.times[0])
+	times := p.from.side.times
+	ahead, ok := c.aheadAtMost(p.from.label, times[0])
 	if !ok {
 		return cut{}, false
 	}
-	at := p.to.side.times[snap].Add(-ahead) // by the sender's clock
-	times := p.from.side.times
-	i := firstWith(len(times), func(i int) bool { return times[i].After(at.Add(-horizon - within)) }) - 1
+	// By the sender's clock, and not later than it was.
+	at := p.to.side.times[snap].Add(-ahead)
+	i := firstWith(len(times), func(i int) bool { return times[i].After(at.Add(-horizon)) }) - 1
 	if i < 0 {
 		return cut{}, false
 	}
 	n := p.from.sent(i)
 	if !known {
 		// That nothing later has come is only sure if nothing later was sent.
-		j := firstWith(len(times), func(i int) bool { return times[i].After(at.Add(within)) })
-		if j == len(times) || p.from.sent(j) != n {
+		offset, within, ok := c.ahead(p.from.label, times[0])
+		latest := p.to.side.times[snap].Add(-offset + within)
+		j := firstWith(len(times), func(i int) bool { return times[i].After(latest) })
+		if !ok || j == len(times) || p.from.sent(j) != n {
 			return cut{}, false
 		}
 	}
