@@ -25,18 +25,27 @@ type metering struct {
 	mapBytes map[string]uint64
 	stats    io.Closer // nil: the run time of programs is not measured on our behalf
 
+	triggers *triggers
+
 	xfrmStat map[string]uint64 // of the newest snapshot
 	ike      *ledger.IKE
 }
 
-func openMetering(s *session, bpfStats bool) (*metering, error) {
+func openMetering(s *session, bpfStats bool, t *triggers) (*metering, error) {
 	source, err := s.set.Source()
 	if err != nil {
 		return nil, err
 	}
-	m := &metering{session: s, programs: source.Programs, mapBytes: mapBytes(source.Maps)}
+	m := &metering{session: s, triggers: t, programs: source.Programs, mapBytes: mapBytes(source.Maps)}
+	before := s.keep
 	s.keep = func(snap ledger.Snapshot) error {
+		if before != nil {
+			if err := before(snap); err != nil {
+				return err
+			}
+		}
 		m.xfrmStat, m.ike = snap.XfrmStat, snap.IKE
+		m.triggers.snapshot(snap)
 		return nil
 	}
 	if bpfStats {
@@ -71,7 +80,7 @@ func (m *metering) sample(ctx context.Context) (export.Sample, error) {
 	}
 	out := export.Sample{
 		At: time.Now(), Totals: s.rolling.Totals(), Report: s.rolling.Report(),
-		XfrmStat: m.xfrmStat, IKE: m.ike, MapBytes: m.mapBytes,
+		XfrmStat: m.xfrmStat, IKE: m.ike, MapBytes: m.mapBytes, Triggers: m.triggers.counts(),
 	}
 	out.Findings = verdict.Judge(out.Report)
 	for name, p := range m.programs {
@@ -85,18 +94,20 @@ func (m *metering) sample(ctx context.Context) (export.Sample, error) {
 }
 
 // judge takes a sample every interval, whether or not anybody scrapes: findings need one, and so does the
-// rolling ledger.
+// rolling ledger. While a recording is under way it takes them as often as that wants.
 func (m *metering) judge(ctx context.Context, cache *export.Cache, interval time.Duration, progress io.Writer) error {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
 	failing := false
 	for {
+		wait := interval
+		if m.triggers.recording() {
+			wait = min(wait, recordEvery)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(wait):
 		}
-		_, err := cache.Sample(ctx)
+		sample, err := cache.Sample(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -104,7 +115,9 @@ func (m *metering) judge(ctx context.Context, cache *export.Cache, interval time
 		if err != nil && !failing {
 			fmt.Fprintf(progress, "xfrmscope: take snapshot: %v\n", err)
 		}
-		failing = err != nil
+		if failing = err != nil; !failing {
+			m.triggers.look(sample.Findings, time.Now())
+		}
 	}
 }
 

@@ -30,6 +30,7 @@ type serveOptions struct {
 	bpfStats   bool
 	otlp       string
 	otlpEvery  time.Duration
+	trigger    triggerOptions
 }
 
 func newServe() *cobra.Command {
@@ -44,11 +45,15 @@ pushes the same figures to an OpenTelemetry receiver.
 It listens on loopback only. To be scraped over a network, name an address with --listen, and give a
 --web.config.file with TLS and users: the file is that of all of Prometheus' exporters.
 
+With --trigger, a finding that begins takes a capture (which has the 30 seconds before as well: packets are
+copied into memory all the time then, headers only) or a recording of the time after.
+
 /-/healthy says that the process answers, /-/ready that its figures are fresh. SIGTERM and Ctrl-C end
 it: hooks are detached, and packets are not touched at any time.`,
 		Example: `  xfrmscope serve
   xfrmscope serve --listen 192.0.2.10:9477 --web.config.file /etc/xfrmscope/web.yml
   xfrmscope serve --otlp http://127.0.0.1:4318 --otlp-interval 30s
+  xfrmscope serve --trigger path-loss,mtu-black-hole=capture:/var/lib/xfrmscope --trigger any=record:/var/lib/xfrmscope
   curl -s http://127.0.0.1:9477/metrics | grep lost_on_path`,
 		Args: cobra.NoArgs,
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
@@ -69,6 +74,13 @@ it: hooks are detached, and packets are not touched at any time.`,
 	f.BoolVar(&o.bpfStats, "bpf-stats", false, "let the kernel measure the run time of BPF programs, all on this host: some 20 ns a run")
 	f.StringVar(&o.otlp, "otlp", "", "push to this OTLP/HTTP `URL` as well, e.g. http://127.0.0.1:4318; headers and certificates by OTEL_EXPORTER_OTLP_*")
 	f.DurationVar(&o.otlpEvery, "otlp-interval", time.Minute, "push this often, e.g. 30s")
+	o.trigger.quota = 1e9
+	f.StringArrayVar(&o.trigger.texts, "trigger", nil,
+		"when a finding begins, take a capture or a recording: `FINDING[,FINDING]=capture:DIR` or =record:DIR; \"any\": every finding that asks for action; repeatable")
+	f.DurationVar(&o.trigger.length, "trigger-for", time.Minute, "how long a recording that a trigger begins goes on, e.g. 1m")
+	f.DurationVar(&o.trigger.cooldown, "trigger-cooldown", 10*time.Minute, "how long a trigger rests after it went off, e.g. 10m")
+	f.IntVar(&o.trigger.keep, "trigger-keep", 10, "files to keep for each kind of trigger and folder: the newest")
+	f.Var(&o.trigger.quota, "trigger-quota", "`bytes` that these files may have together, e.g. 1G (k, M and G are powers of 1000)")
 	return cmd
 }
 
@@ -98,6 +110,9 @@ func (o *serveOptions) check() error {
 			return fmt.Errorf("--otlp %q: want a URL such as http://127.0.0.1:4318", o.otlp)
 		}
 	}
+	if err := o.trigger.check(); err != nil {
+		return err
+	}
 	return export.CheckWebConfig(o.webConfig)
 }
 
@@ -112,16 +127,22 @@ func serve(ctx context.Context, o *serveOptions, progress io.Writer) (err error)
 		return fmt.Errorf("listen on %s: %w", o.listen, err)
 	}
 	defer l.Close()
+	o.trigger.prepare(&o.live)
 	s, err := openSession(ctx, &o.live)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	s.roll(o.window, false)
-	if err := s.listen(nil); err != nil {
+	t, err := openTriggers(s, o.trigger, progress)
+	if err != nil {
 		return err
 	}
-	m, err := openMetering(s, o.bpfStats)
+	defer func() { err = errors.Join(err, t.Close()) }()
+	if err := s.listen(t.hear); err != nil {
+		return err
+	}
+	m, err := openMetering(s, o.bpfStats, t)
 	if err != nil {
 		return err
 	}
@@ -159,6 +180,7 @@ func serve(ctx context.Context, o *serveOptions, progress io.Writer) (err error)
 	g, run := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.reader.Run(run) })
 	g.Go(func() error { return server.Serve(run, l) })
+	g.Go(func() error { return t.run(run) })
 	g.Go(func() error { return m.judge(run, cache, o.interval, progress) })
 	return g.Wait()
 }

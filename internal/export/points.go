@@ -174,6 +174,9 @@ func (p *Points) self(s *Sample) {
 	for name, n := range s.MapBytes {
 		p.add(mMapBytes, float64(n), name)
 	}
+	for t, n := range s.Triggers {
+		p.add(mTriggers, float64(n), t.Action, t.Result)
+	}
 	p.add(mSnapshots, float64(p.taken))
 	p.add(mFailed, float64(p.failed))
 	p.add(mTook, s.Took.Seconds())

@@ -20,7 +20,18 @@ type Sample struct {
 	XfrmStat map[string]uint64 // the kernel's own, absolute; nil: not readable
 	Programs []Program
 	MapBytes map[string]uint64
+	Triggers map[Trigger]uint64 // what findings set off so far
 }
+
+// Trigger is what became of something that a finding set off.
+type Trigger struct{ Action, Result string }
+
+// The results.
+const (
+	Taken    = "taken"
+	Failed   = "failed"
+	Withheld = "withheld"
+)
 
 // Program is what one program in the kernel costs.
 type Program struct {
