@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/expr-lang/expr/types"
 
@@ -26,7 +27,7 @@ const (
 )
 
 // bins lists the bins of both directions, each once, in the order of the ledger.
-func bins() []string {
+var bins = sync.OnceValue(func() []string {
 	var out []string
 	for _, side := range []reflect.Type{reflect.TypeFor[ledger.Inbound](), reflect.TypeFor[ledger.Outbound]()} {
 		for _, f := range fieldsOf(side) {
@@ -35,19 +36,19 @@ func bins() []string {
 			}
 		}
 	}
-	return out
-}
+	return slices.Clip(out)
+})
 
 // causes lists every cause that a packet can be dropped for, sorted.
-func causes() []string {
+var causes = sync.OnceValue(func() []string {
 	all := append(ledger.Causes(), ledger.OutDefaultBlock, ledger.OutInterface, ledger.OtherCause)
 	out := make([]string, 0, len(all))
 	for _, c := range all {
 		out = append(out, string(c))
 	}
 	slices.Sort(out)
-	return out
-}
+	return slices.Clip(out)
+})
 
 // statNames lists the counters of /proc/net/xfrm_stat, sorted.
 func statNames() []string {

@@ -6,6 +6,7 @@ import (
 	"encoding"
 	"reflect"
 	"strings"
+	"sync"
 
 	"github.com/expr-lang/expr/types"
 
@@ -24,8 +25,20 @@ type field struct {
 	omit  bool // left out where empty
 }
 
+// known are the fields of types that were asked for before: a report may have thousands of each.
+var known sync.Map
+
 // fieldsOf lists the keys of a struct's JSON, those of embedded structs among them.
 func fieldsOf(t reflect.Type) []field {
+	if out, ok := known.Load(t); ok {
+		return out.([]field)
+	}
+	out := readFields(t)
+	known.Store(t, out)
+	return out
+}
+
+func readFields(t reflect.Type) []field {
 	var out []field
 	for i := range t.NumField() {
 		f := t.Field(i)
@@ -33,7 +46,7 @@ func fieldsOf(t reflect.Type) []field {
 		name, rest, _ := strings.Cut(tag, ",")
 		switch {
 		case f.Anonymous && tag == "":
-			for _, inner := range fieldsOf(f.Type) {
+			for _, inner := range readFields(f.Type) {
 				inner.index = append([]int{i}, inner.index...)
 				out = append(out, inner)
 			}
