@@ -358,6 +358,11 @@ func TestHelpIsWhole(t *testing.T) {
 func BenchmarkFrame(b *testing.B) {
 	s := crowded(10000)
 	f := s.frame()
+	b.Run("ledger", func(b *testing.B) { // observing, reporting and judging, which come before
+		for b.Loop() {
+			s.frame()
+		}
+	})
 	b.Run("update", func(b *testing.B) {
 		for b.Loop() {
 			f.At = f.At.Add(time.Second)

@@ -20,7 +20,6 @@ var (
 	styleBad      = lipgloss.NewStyle().Bold(true).Foreground(lipgloss.Red)
 	styleNote     = lipgloss.NewStyle().Foreground(lipgloss.Cyan)
 	stylePaused   = lipgloss.NewStyle().Bold(true).Foreground(lipgloss.Black).Background(lipgloss.Yellow)
-	stylePlain    = lipgloss.NewStyle()
 )
 
 func severityStyle(s verdict.Severity) lipgloss.Style {
