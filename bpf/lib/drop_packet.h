@@ -152,7 +152,8 @@ static __always_inline bool read_udp(struct drop_key *key, void *at)
 		return key->dport == IKE_PORT || key->sport == IKE_PORT;
 	if (bpf_ntohs(h.udp.len) == KEEPALIVE_SIZE) {
 		key->stage = DROP_KEEPALIVE;
-	} else if (h.word) {
+	} else if (h.word && bpf_ntohs(h.udp.len) >= sizeof(h.udp) + 8) {
+		/* SPI and number at least; what is behind a shorter datagram is not part of it. */
 		key->stage = DROP_BEFORE_XFRM;
 		key->proto = IPPROTO_ESP;
 		key->spi = bpf_ntohl(h.word);

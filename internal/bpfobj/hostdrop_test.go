@@ -133,6 +133,7 @@ func TestHostDrop(t *testing.T) {
 	sendUDP(t, "[::1]:4500", 3, make([]byte, 40)) // behind the non-ESP marker
 	sendUDP(t, "127.0.0.1:4500", 6, esp)
 	sendUDP(t, "127.0.0.1:4500", 2, []byte{0xff})
+	sendUDP(t, "127.0.0.1:4500", 8, []byte{1, 2, 3, 4}) // too short for ESP
 	sendUDP(t, "127.0.0.1:9999", 50, esp)
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
@@ -151,11 +152,13 @@ func TestHostDrop(t *testing.T) {
 	ike, ike6, alive := udp, udp, udp
 	ike.Stage, ike.Dport = DropDropStageDROP_IKE, 500
 	ike6.Stage, ike6.Dport, ike6.Family = DropDropStageDROP_IKE, 4500, 6
+	short := udp
+	short.Stage, short.Dport = DropDropStageDROP_IKE, 4500
 	alive.Stage, alive.Dport = DropDropStageDROP_KEEPALIVE, 4500
 	want := map[DropKey]uint64{
 		in(DropKey{Spi: 0xc0ffee01, Proto: unix.IPPROTO_ESP, Family: 4}):              5,
 		in(DropKey{Spi: 0xc0ffee02, Proto: unix.IPPROTO_ESP, Family: 4, Dport: 4500}): 6,
-		in(ike): 4, in(ike6): 3, in(alive): 2,
+		in(ike): 4, in(ike6): 3, in(alive): 2, in(short): 8,
 	}
 	if diff := cmp.Diff(want, l.seen(t, "stray_drops")); diff != "" {
 		t.Errorf("stray_drops (-want +got):\n%s", diff)

@@ -221,6 +221,7 @@ func TestFollow(t *testing.T) {
 	if first.Reason != "NO_SOCKET" || first.DstPort != 9999 || time.Since(first.Time) > time.Minute || time.Since(first.Time) < 0 {
 		t.Errorf("first drop: %+v", first)
 	}
+	validate(t, schema(t), first)
 	if len(first.Stack) < 5 || first.Stack[0] != first.Location || !strings.HasPrefix(first.Stack[1], "ip_protocol_deliver_rcu+0x") {
 		t.Errorf("stack of the first drop: %q", first.Stack)
 	}

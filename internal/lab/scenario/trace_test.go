@@ -61,11 +61,11 @@ func TestTraceFilters(t *testing.T) {
 	b := raise(t, tunnel.Options{Pairs: 2}, func(*tunnel.Tunnel) error { return nil }, []inject.Rule{
 		{Action: inject.Drop, Seqs: inject.Every(10, 10+5*(gaps-1), 5), SPI: spi},
 		{Action: inject.Corrupt, Seqs: []uint32{101, 102, 103}, SPI: spi},
-		{Action: inject.Drop, Seqs: inject.Every(2, 400, 2), SPI: other},
+		{Action: inject.Drop, Seqs: inject.Every(2, 200, 2), SPI: other},
 	})
 	x := launch(t, b.tunnel.B, "trace", "--json", "--no-inner", "--stack", "--rate", fmt.Sprint(rate), "--reqid", fmt.Sprint(b.tunnel.AtoB[0].ReqID),
 		"--kind", "gap,xfrm_drop", "--direction", "in")
-	b.send(b.tunnel.AtoB[1], 400)
+	b.send(b.tunnel.AtoB[1], 200)
 	b.send(b.tunnel.AtoB[0], 120)
 	b.settle()
 	// A new SA, of which crafted packets come until the end: when the gateway notices it is its own affair.
