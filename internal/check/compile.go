@@ -37,8 +37,9 @@ const (
 // Expectation is an expression that is ready to be judged. It is not for use by two goroutines at once.
 type Expectation struct {
 	Source  string
-	Where   string // where it was written: --expect or file:line
-	forEach bool   // names sa: judged for each SA
+	Where   string     // where it was written: --expect or file:line
+	forEach bool       // names sa: judged for each SA
+	needs   [][]string // paths below sa that have to apply to an SA for the expectation to be about it
 	program *vm.Program
 	look    *look // of the evaluation under way
 }
@@ -69,7 +70,7 @@ func Compile(source, where string) (*Expectation, error) {
 	ast.Walk(&tree.Node, names)
 	w := &wrapping{env: env, names: names.of, callees: names.callees}
 	ast.Walk(&tree.Node, w)
-	e.forEach = w.sa
+	e.forEach, e.needs = w.sa, w.needs
 	if e.program, err = compiler.Compile(tree, cfg); err != nil {
 		return nil, e.explain(err, env)
 	}
@@ -190,6 +191,7 @@ type wrapping struct {
 	names   map[ast.Node]string
 	callees map[ast.Node]bool
 	sa      bool
+	needs   [][]string
 }
 
 func (w *wrapping) Visit(node *ast.Node) {
@@ -201,6 +203,9 @@ func (w *wrapping) Visit(node *ast.Node) {
 		w.sa = w.sa || n.Value == nameSA
 		ast.Patch(node, call(fnFigure, n, &ast.StringNode{Value: w.names[n]}, &ast.BoolNode{Value: false}))
 	case *ast.MemberNode:
+		if path := strings.Split(w.names[n], "."); path[0] == nameSA && len(path) > 1 {
+			w.needs = append(w.needs, path[1:])
+		}
 		ast.Patch(node, call(fnMember, n.Node, n.Property, &ast.StringNode{Value: w.names[n]}, &ast.BoolNode{Value: false}))
 	case *ast.ChainNode:
 		ast.Patch(node, n.Node)

@@ -125,12 +125,12 @@ func (e *Expectation) judge(d report.Document, env object) Result {
 	}
 	var faults []fault
 	for i, x := range env["sas"].(list) {
-		env[nameSA] = x
-		l, holds, err := e.run(d, env, &d.SAs[i])
-		var m *misfit
-		if errors.As(err, &m) {
+		// Decided beforehand: what an evaluation comes across depends on what it finds false before.
+		if !e.about(x.(object)) {
 			continue
 		}
+		env[nameSA] = x
+		l, holds, err := e.run(d, env, &d.SAs[i])
 		r.SAs++
 		all.add(l)
 		if !holds {
@@ -163,6 +163,24 @@ func (e *Expectation) judge(d report.Document, env object) Result {
 		r.Reason += fmt.Sprintf("; and %d more", n)
 	}
 	return r
+}
+
+// about says whether every figure that the expression names of sa applies to this one.
+func (e *Expectation) about(sa object) bool {
+	for _, path := range e.needs {
+		var v any = sa
+		for _, key := range path {
+			in, ok := v.(object)
+			if !ok {
+				break
+			}
+			v = in[key]
+		}
+		if v == (alien{}) {
+			return false
+		}
+	}
+	return true
 }
 
 // run evaluates the expression once.
