@@ -115,7 +115,8 @@ echo exit $?; stty -g >after; exec sleep 600`, dir, watchProgram(t), ns))
 	term.await("PAUSED")
 	sendESP(t, ns, 21, 22, 23)
 	term.keys("p")
-	term.await(`every 1s`)
+	// Two of 23: all that was sent has been counted before the account begins anew.
+	term.await(`every 1s`, `in +192\.0\.2\.1 +\S+ +8\.7% +2 +1 `)
 	term.keys("r")
 	// Without an entry in the SA database there is nothing to show of it until its next packet.
 	term.await("no SAs: none", "over the time since the reset")
