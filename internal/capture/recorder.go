@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
@@ -110,13 +111,20 @@ func (r *Recorder) SetSAs(sad []ledger.SADEntry, names []ledger.SAName) {
 }
 
 // Choose tells the kernel which SPIs are wanted, where the packet programs were asked to look at them
-// (probe.PacketOptions.BySPI). SPIs that were chosen before stay so: packets of an SA that is replaced
-// may still be under way.
+// (probe.PacketOptions.BySPI). SPIs that were chosen before stay so until Unchoose.
 func (r *Recorder) Choose(spis []ledger.SPI) error {
 	for _, spi := range spis {
 		if err := r.source.Chosen.Put(uint32(spi), uint8(1)); err != nil {
 			return fmt.Errorf("choose SPI %s: %w", spi, err)
 		}
+	}
+	return nil
+}
+
+// Unchoose undoes Choose.
+func (r *Recorder) Unchoose(spi ledger.SPI) error {
+	if err := r.source.Chosen.Delete(uint32(spi)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("give up SPI %s: %w", spi, err)
 	}
 	return nil
 }

@@ -269,7 +269,7 @@ func (o *captureFlags) record(ctx context.Context, s *session, rec *capture.Reco
 				return o.live.ready()
 			}
 			if o.byFinding() {
-				known = o.findings(rec, report.New(r).Findings, known)
+				known = o.findings(rec.Trigger, report.New(r).Findings, known)
 			}
 			return nil
 		})
@@ -278,16 +278,25 @@ func (o *captureFlags) record(ctx context.Context, s *session, rec *capture.Reco
 }
 
 // findings triggers for each finding that was not there at the last look, and returns those that are there now.
-func (o *captureFlags) findings(rec *capture.Recorder, list []verdict.Finding, known map[string]bool) map[string]bool {
+func (o *captureFlags) findings(trigger func(string), list []verdict.Finding, known map[string]bool) map[string]bool {
 	now := map[string]bool{}
-	for _, f := range list {
+	for _, f := range withExplained(list) {
 		key := findingKey(f)
 		now[key] = true
 		if !known[key] && (slices.Contains(o.triggers, "any-finding") || slices.Contains(o.triggers, string(f.ID))) {
-			rec.Trigger("finding " + key)
+			trigger("finding " + key)
 		}
 	}
 	return now
+}
+
+// withExplained lists findings with those that others explain.
+func withExplained(list []verdict.Finding) []verdict.Finding {
+	var out []verdict.Finding
+	for _, f := range list {
+		out = append(append(out, f), withExplained(f.Explains)...)
+	}
+	return out
 }
 
 // findingKey is a finding's kind and subject in a few words.

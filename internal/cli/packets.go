@@ -5,6 +5,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -31,6 +32,7 @@ func (s *session) recorder(o capture.Options, spis []ledger.SPI, reqids map[uint
 	if err := rec.Choose(spis); err != nil {
 		return nil, err
 	}
+	follow := follower{reqids: reqids, seen: map[ledger.SPI]time.Time{}}
 	before := s.keep
 	s.keep = func(snap ledger.Snapshot) error {
 		if before != nil {
@@ -39,15 +41,40 @@ func (s *session) recorder(o capture.Options, spis []ledger.SPI, reqids map[uint
 			}
 		}
 		rec.SetSAs(snap.SAD, snap.Names)
-		var chosen []ledger.SPI
-		for _, e := range snap.SAD {
-			if reqids[e.ReqID] {
-				chosen = append(chosen, e.Key.SPI)
-			}
-		}
-		return rec.Choose(chosen)
+		return follow.choose(rec, snap.SAD, snap.At)
 	}
 	return rec, nil
+}
+
+// follower keeps the kernel told of the SPIs that belong to some reqids.
+type follower struct {
+	reqids map[uint32]bool
+	seen   map[ledger.SPI]time.Time // when an SA last had it
+}
+
+// lateFor is how long packets of an SA that is gone may still be under way.
+const lateFor = time.Minute
+
+func (f *follower) choose(rec *capture.Recorder, sad []ledger.SADEntry, now time.Time) error {
+	var fresh []ledger.SPI
+	for _, e := range sad {
+		if !f.reqids[e.ReqID] {
+			continue
+		}
+		if _, known := f.seen[e.Key.SPI]; !known {
+			fresh = append(fresh, e.Key.SPI)
+		}
+		f.seen[e.Key.SPI] = now
+	}
+	for spi, at := range f.seen {
+		if now.Sub(at) > lateFor {
+			delete(f.seen, spi)
+			if err := rec.Unchoose(spi); err != nil {
+				return err
+			}
+		}
+	}
+	return rec.Choose(fresh)
 }
 
 // packetSource puts what the packet programs write into this kernel's words.
