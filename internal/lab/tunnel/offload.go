@@ -25,22 +25,27 @@ type ifreqData struct {
 // OffloadsOff makes every frame on an interface of the calling thread's namespace a packet with a
 // finished checksum: merged packets would be counted as one, and an unfinished checksum does not
 // survive forwarding in user space.
-func OffloadsOff(name string) error {
+func OffloadsOff(name string) error { return setOffloads(name, 0) }
+
+// OffloadsOn undoes OffloadsOff, for who wants to see packets that are cut into segments late.
+func OffloadsOn(name string) error { return setOffloads(name, 1) }
+
+func setOffloads(name string, on uint32) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open socket for interface settings: %w", err)
 	}
 	defer unix.Close(fd)
 	for _, cmd := range []uint32{
-		unix.ETHTOOL_SGRO, unix.ETHTOOL_SGSO, unix.ETHTOOL_STSO,
 		unix.ETHTOOL_SRXCSUM, unix.ETHTOOL_STXCSUM,
+		unix.ETHTOOL_SGRO, unix.ETHTOOL_SGSO, unix.ETHTOOL_STSO,
 	} {
-		value := ethtoolValue{cmd: cmd}
+		value := ethtoolValue{cmd: cmd, data: on}
 		req := ifreqData{data: unsafe.Pointer(&value)}
 		copy(req.name[:unix.IFNAMSIZ-1], name)
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&req)))
 		if errno != 0 {
-			return fmt.Errorf("turn off offload (ethtool command %#x) of %s: %w", cmd, name, errno)
+			return fmt.Errorf("set offload (ethtool command %#x) of %s to %d: %w", cmd, name, on, errno)
 		}
 	}
 	return nil
