@@ -72,7 +72,7 @@ type SideDoc struct {
 func NewDocument(peer netip.Addr, netns string, start time.Time, p Plan, outside, inside *Side) Document {
 	return Document{
 		Schema: Schema, Peer: peer, Netns: netns, Start: start.UTC().Truncate(time.Millisecond),
-		DurationS: time.Since(start).Round(time.Millisecond).Seconds(),
+		DurationS: float64(time.Since(start).Milliseconds()) / 1000,
 		Tunnel:    p.Tunnel.document(), Outside: outside.document(), NotOutside: p.NotOutside,
 		Inside: inside.document(), NotInside: p.NotInside, Judgement: Judge(p, outside, inside),
 	}

@@ -20,6 +20,7 @@ const (
 	protoICMP   = 1
 	protoUDP    = 17
 	protoICMPv6 = 58
+	protoScout  = 253 // for experiments (RFC 3692, RFC 4727)
 )
 
 // ICMP types and codes (RFC 792, RFC 4443).
@@ -117,6 +118,8 @@ func parseICMP(v6 bool, b []byte) (m message, ok bool) {
 	switch m.quote.proto {
 	case protoUDP:
 		m.quote.sport, m.quote.dport = binary.BigEndian.Uint16(inner), binary.BigEndian.Uint16(inner[2:])
+	case protoScout:
+		m.id = binary.BigEndian.Uint16(inner)
 	case protoICMP, protoICMPv6:
 		if request := inner[0]; request != echoRequest4 && !v6 || request != echoRequest6 && v6 {
 			return m, false

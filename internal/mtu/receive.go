@@ -21,17 +21,14 @@ func (s *Sockets) Wait(ctx context.Context, d time.Duration) (Answer, bool, erro
 			return Answer{}, false, err
 		}
 		// What has come already counts, also when the time is over.
-		for _, receive := range []func() (Answer, bool, error){s.receiveICMP, s.receiveUDP} {
-			answer, ok, err := receive()
-			if ok || err != nil {
-				return answer, ok, err
-			}
+		if answer, ok, err := s.receiveICMP(); ok || err != nil {
+			return answer, ok, err
 		}
 		left := time.Until(end)
 		if left <= 0 {
 			return Answer{}, false, nil
 		}
-		fds := []unix.PollFd{{Fd: int32(s.icmp), Events: unix.POLLIN}, {Fd: int32(s.datagrams), Events: unix.POLLIN}, {Fd: int32(s.wake[0]), Events: unix.POLLIN}}
+		fds := []unix.PollFd{{Fd: int32(s.icmp), Events: unix.POLLIN}, {Fd: int32(s.wake[0]), Events: unix.POLLIN}}
 		if _, err := unix.Poll(fds, int(left/time.Millisecond)+1); err != nil && !errors.Is(err, unix.EINTR) {
 			return Answer{}, false, fmt.Errorf("wait for answers: %w", err)
 		}
@@ -53,19 +50,6 @@ func (s *Sockets) receiveICMP() (Answer, bool, error) {
 			if answer, ours := s.answer(m, from); ours {
 				return answer, true, nil
 			}
-		}
-	}
-}
-
-// receiveUDP takes a datagram from the target for an answer to the last one sent.
-func (s *Sockets) receiveUDP() (Answer, bool, error) {
-	for {
-		_, from, ok, err := s.receive(s.datagrams)
-		if !ok || err != nil {
-			return Answer{}, false, err
-		}
-		if from == s.target.Dst && s.target.UDP != 0 && s.lastUDP != 0 {
-			return Answer{Kind: Passed, Size: s.lastUDP, From: from, Took: time.Since(s.shots[s.lastUDP])}, true, nil
 		}
 	}
 }
@@ -93,7 +77,7 @@ func (s *Sockets) answer(m message, from netip.Addr) (Answer, bool) {
 	a := Answer{From: from}
 	var at time.Time
 	switch {
-	case m.reply || m.quote.proto != protoUDP:
+	case m.reply || m.quote.proto == protoICMP || m.quote.proto == protoICMPv6:
 		shot, known := s.sent[m.seq]
 		if m.id != s.id || !known || m.reply && from != s.target.Dst {
 			return a, false
@@ -101,7 +85,7 @@ func (s *Sockets) answer(m message, from netip.Addr) (Answer, bool) {
 		a.Size, at = shot.size, shot.at
 	default:
 		var known bool
-		if at, known = s.shots[m.quote.size]; !known || m.quote.sport != s.port {
+		if at, known = s.shots[m.quote.size]; !known || m.quote.proto == protoUDP && m.quote.sport != s.port || m.quote.proto == protoScout && m.id != s.id {
 			return a, false
 		}
 		a.Size = m.quote.size
@@ -119,7 +103,8 @@ func (s *Sockets) answer(m message, from netip.Addr) (Answer, bool) {
 		a.Kind, a.MTU = Refused, m.mtu
 	case tooBig:
 		a.Kind, a.MTU = TooBig, m.mtu
-	case from == s.target.Dst && m.quote.proto == protoUDP && (m.typ == unreachable4 && !s.v6 || m.typ == unreachable6 && s.v6):
+	case from == s.target.Dst && m.quote.proto == protoUDP && (m.typ == unreachable4 && !s.v6 || m.typ == unreachable6 && s.v6),
+		from == s.target.Dst && m.quote.proto == protoScout && (m.typ == unreachable6 || m.typ == parameter6):
 		// The target itself refuses it: it got there.
 		a.Kind = Arrived
 		if s.target.UDP != 0 {

@@ -14,9 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scoutPort is where UDP packets go that are sent to be refused: the first port of traceroute's, where
-// nobody listens.
-const scoutPort = 33434
+// nobody is a port for sockets to be connected to that shall hear nothing.
+const nobody = 33434
 
 // Target is where packets go and how.
 type Target struct {
@@ -35,26 +34,26 @@ type Target struct {
 // the host as it was: the sockets that send are connected to this host itself, which keeps the answers
 // away from them, and those that receive take no MTU from anybody (IP_PMTUDISC_INTERFACE,
 // ip_sk_accept_pmtu). One thing cannot be had this way: of ICMPv6 echo the kernel always learns
-// (icmpv6_err). So over IPv6 UDP goes first, of which it does not, and meets the routers that say what
-// fits; echo then finds out about those that are silent.
+// (icmpv6_err). So over IPv6 a packet of a protocol for experiments goes first, for which the kernel has
+// no handler and of which it learns nothing. It meets the routers that say what fits; echo then finds out
+// about those that are silent. Of UDP, Linux 7 learns whatever is done here.
 type Sockets struct {
-	target    Target
-	v6        bool
-	port      uint16 // of our UDP packets
-	id        uint16
-	own       map[netip.Addr]bool // addresses of this host
-	payload   []byte
-	fds       []int
-	echo      int // sends echo requests
-	icmp      int // receives ICMP
-	udp       int // sends UDP
-	datagrams int // receives UDP
-	wake      [2]int
-	seq       uint16
-	sent      map[uint16]shot // echo requests, by their number
-	shots     map[int]time.Time
-	lastUDP   int // size of the last one
-	buf       []byte
+	target  Target
+	v6      bool
+	port    uint16 // of our UDP packets
+	id      uint16
+	own     map[netip.Addr]bool // addresses of this host
+	payload []byte
+	fds     []int
+	echo    int // sends echo requests
+	icmp    int // receives ICMP
+	udp     int // sends UDP
+	scout   int // sends packets of protoScout
+	wake    [2]int
+	seq     uint16
+	sent    map[uint16]shot // echo requests, by their number
+	shots   map[int]time.Time
+	buf     []byte
 }
 
 type shot struct {
@@ -80,7 +79,7 @@ func OpenSockets(t Target) (s *Sockets, err error) {
 			s = nil
 		}
 	}()
-	for _, open := range []func() error{s.learnOwn, s.openICMP, s.openEcho, s.openUDP} {
+	for _, open := range []func() error{s.learnOwn, s.openICMP, s.openEcho, s.openUDP, s.openScout} {
 		if err := open(); err != nil {
 			if errors.Is(err, unix.EPERM) {
 				err = fmt.Errorf("%w: %w", err, ErrPrivilege)
@@ -122,9 +121,10 @@ func (s *Sockets) Close() error {
 	return errors.Join(errs...)
 }
 
-// Scouts is how many packets of each size are UDP that only an error answers.
+// Scouts is how many packets of each size are of a protocol that only an error answers. Inside they would
+// not do: a policy may be for ICMP only.
 func (s *Sockets) Scouts() int {
-	if s.v6 && s.target.UDP == 0 {
+	if s.v6 && s.target.UDP == 0 && !s.target.Inside {
 		return 1
 	}
 	return 0
@@ -189,20 +189,21 @@ func (s *Sockets) openEcho() (err error) {
 			return fmt.Errorf("set filter: %w", err)
 		}
 	}
-	return s.whole(s.echo, 0)
+	return s.whole(s.echo)
 }
 
+// openUDP opens a socket that only sends, too: errors about its packets come to the one for ICMP.
 func (s *Sockets) openUDP() (err error) {
-	if s.datagrams, err = s.socket(unix.SOCK_DGRAM, 0); err != nil {
+	if s.target.UDP == 0 {
+		return nil
+	}
+	if s.udp, err = s.socket(unix.SOCK_DGRAM, 0); err != nil {
 		return err
 	}
-	if err := errors.Join(s.deaf(s.datagrams), unix.SetsockoptInt(s.datagrams, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)); err != nil {
-		return fmt.Errorf("prepare UDP socket: %w", err)
+	if err := s.whole(s.udp); err != nil {
+		return err
 	}
-	if err := unix.Bind(s.datagrams, sockaddr(s.target.Src, 0)); err != nil {
-		return s.bindError(err)
-	}
-	name, err := unix.Getsockname(s.datagrams)
+	name, err := unix.Getsockname(s.udp)
 	if err != nil {
 		return fmt.Errorf("ask for the UDP port: %w", err)
 	}
@@ -212,13 +213,17 @@ func (s *Sockets) openUDP() (err error) {
 	case *unix.SockaddrInet6:
 		s.port = uint16(a.Port)
 	}
-	if s.udp, err = s.socket(unix.SOCK_DGRAM, 0); err != nil {
+	return nil
+}
+
+func (s *Sockets) openScout() (err error) {
+	if s.Scouts() == 0 {
+		return nil
+	}
+	if s.scout, err = s.socket(unix.SOCK_RAW, protoScout); err != nil {
 		return err
 	}
-	if err := unix.SetsockoptInt(s.udp, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return fmt.Errorf("prepare UDP socket: %w", err)
-	}
-	return s.whole(s.udp, s.port)
+	return s.whole(s.scout)
 }
 
 // deaf makes a socket take no path MTU from what it receives.
@@ -231,7 +236,7 @@ func (s *Sockets) deaf(fd int) error {
 
 // whole makes a socket send packets that nobody may cut, from our address. Being connected to this host
 // itself, it gets no answers.
-func (s *Sockets) whole(fd int, port uint16) error {
+func (s *Sockets) whole(fd int) error {
 	level, discover, how, errs, dontfrag := unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE, unix.IP_RECVERR, 0
 	if s.target.Inside {
 		how = unix.IP_PMTUDISC_DO
@@ -249,10 +254,10 @@ func (s *Sockets) whole(fd int, port uint16) error {
 	if err != nil {
 		return fmt.Errorf("forbid fragments: %w", err)
 	}
-	if err := unix.Bind(fd, sockaddr(s.target.Src, port)); err != nil {
+	if err := unix.Bind(fd, sockaddr(s.target.Src, 0)); err != nil {
 		return s.bindError(err)
 	}
-	if err := unix.Connect(fd, sockaddr(s.target.Src, scoutPort)); err != nil {
+	if err := unix.Connect(fd, sockaddr(s.target.Src, nobody)); err != nil {
 		return fmt.Errorf("connect to %s: %w", s.target.Src, err)
 	}
 	return nil
@@ -281,18 +286,17 @@ func (s *Sockets) Send(size, try int) (*Answer, error) {
 	if payload < 0 || size > 1<<16-1 {
 		return nil, fmt.Errorf("send packet of %d octets: there is no such packet", size)
 	}
-	port := s.target.UDP
-	if try < s.Scouts() {
-		port = scoutPort
-	}
-	fd, to, b := s.udp, sockaddr(s.target.Dst, port), s.payload[:payload]
-	if port == 0 {
+	fd, to, b := s.udp, sockaddr(s.target.Dst, s.target.UDP), s.payload[:payload]
+	switch {
+	case try < s.Scouts():
+		fd, b = s.scout, s.payload[:payload+udpHeader] // whose first octets are our id
+		s.shots[size] = time.Now()
+	case s.target.UDP == 0:
 		s.seq++
 		fd, b = s.echo, echo(s.v6, s.id, s.seq, b)
 		s.sent[s.seq] = shot{size, time.Now()}
-	} else {
+	default:
 		s.shots[size] = time.Now()
-		s.lastUDP = size
 	}
 	err := unix.Sendto(fd, b, 0, to)
 	for retry := 0; errors.Is(err, unix.EAGAIN) && retry < 3; retry++ {

@@ -117,7 +117,8 @@ func (l *lab) measure(set Settings, port uint16) Side {
 	l.counted.reset()
 	side, err := Measure(l.t.Context(), l.ns, l.routes, Target{Src: l.tunnel.A.Outer, Dst: l.tunnel.B.Outer, UDP: port}, set)
 	l.check(err)
-	if after := l.route(); after != before {
+	// Of UDP, Linux 7 learns whatever is done; then it has to be told.
+	if after := l.route(); after != before && (port == 0 || !strings.Contains(after, fmt.Sprintf("mtu %d", side.After))) {
 		l.t.Errorf("the route was %q and is %q", before, after)
 	}
 	frames := l.counted.taken()
