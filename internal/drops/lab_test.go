@@ -28,8 +28,9 @@ func enter(t testing.TB) {
 		}
 		t.Skipf("make a network namespace (needs root): %v", err)
 	}
-	run(t, "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1", "net.ipv4.ip_forward=1",
-		"net.ipv4.icmp_ratelimit=0")
+	sysctl(t, "ipv6/conf/all/disable_ipv6", "1")
+	sysctl(t, "ipv6/conf/default/disable_ipv6", "1")
+	sysctl(t, "ipv4/ip_forward", "1")
 	run(t, "ip", "link", "add", "in", "type", "veth", "peer", "name", "far")
 	for _, link := range []string{"lo", "far", "in"} {
 		run(t, "ip", "link", "set", link, "up")
@@ -37,7 +38,15 @@ func enter(t testing.TB) {
 	run(t, "ip", "addr", "add", "10.1.0.1/24", "dev", "in")
 	run(t, "ip", "neigh", "add", "10.1.0.2", "lladdr", "02:00:00:00:00:02", "dev", "in")
 	run(t, "ip", "route", "add", "unreachable", "10.2.0.0/24")
-	run(t, "sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=0")
+	sysctl(t, "ipv6/conf/lo/disable_ipv6", "0")
+}
+
+// sysctl sets one of the calling thread's network namespace.
+func sysctl(t testing.TB, name, value string) {
+	t.Helper()
+	if err := os.WriteFile("/proc/sys/net/"+name, []byte(value), 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func run(t testing.TB, name string, args ...string) {
