@@ -177,8 +177,13 @@ func runCheck(ctx context.Context, o *checkOptions, expected []*check.Expectatio
 }
 
 // failed ends a check that could not be brought to its end. The status of a command that failed itself
-// is kept.
+// is kept. Files that nothing was written to are taken away: an empty one is no outcome.
 func (o *checkOptions) failed(command *check.Command, err error, errOut io.Writer) error {
+	for _, path := range []string{o.report, o.junit, o.tap} {
+		if info, statErr := os.Stat(path); path != "" && statErr == nil && info.Mode().IsRegular() && info.Size() == 0 {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
 	if command == nil || command.ExitStatus == 0 {
 		return err
 	}
