@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -130,8 +131,10 @@ func TestCompare(t *testing.T) {
 	}
 	b.settle()
 	stage("all packets are sent")
-	// The sender's next snapshot has its last number, and the receiver's is a horizon after that.
-	time.Sleep(3 * time.Second)
+	// A snapshot of each sender has its last number, and the receiver's last one is a horizon after that.
+	grown(t, fileA, 3)
+	grown(t, fileB, 3)
+	time.Sleep(horizon)
 	atA.end(t)
 	atB.end(t)
 	stage("both recordings are closed")
@@ -168,6 +171,27 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s: place %q, want %q; all: %v", key, found[key], place, found)
 		}
 	}
+}
+
+// grown waits until a recording has been added to so many times: once may be what had waited to be written,
+// the others are snapshots.
+func grown(t *testing.T, file string, times int) {
+	t.Helper()
+	size := int64(-1)
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		info, err := os.Stat(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() == size {
+			continue
+		}
+		if times--; times < 0 { // the first look counts for nothing
+			return
+		}
+		size = info.Size()
+	}
+	t.Fatalf("%s does not grow", file)
 }
 
 // stages tells how long each part of a scenario took.
