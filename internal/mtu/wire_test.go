@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -121,7 +122,7 @@ func (l *lab) measure(set Settings, port uint16) Side {
 	if after := l.route(); after != before && (port == 0 || !strings.Contains(after, fmt.Sprintf("mtu %d", side.After))) {
 		l.t.Errorf("the route was %q and is %q", before, after)
 	}
-	frames := l.counted.taken()
+	frames := l.counted.taken(side.Result.Sent)
 	if len(frames) != side.Result.Sent || len(frames) > set.Packets {
 		l.t.Errorf("%d packets on the wire, the result says %d of at most %d", len(frames), side.Result.Sent, set.Packets)
 	}
@@ -256,10 +257,15 @@ func (w *wire) reset() {
 	w.frames = nil
 }
 
-// taken is what went by towards host B. What was answered has been read, and so has what came before it; of
-// what was not, the search has waited longer than the loop takes.
-func (w *wire) taken() []seen {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.frames
+// taken is what went by towards host B. Where a router forwards, the loop may be behind it: then it is
+// waited for.
+func (w *wire) taken(expected int) []seen {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		w.mu.Lock()
+		frames := w.frames
+		w.mu.Unlock()
+		if len(frames) >= expected || time.Now().After(end) {
+			return frames
+		}
+	}
 }
