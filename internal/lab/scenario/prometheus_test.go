@@ -212,7 +212,7 @@ func TestPrometheusJoinsBothEnds(t *testing.T) {
 	// The share by the rules, and of the other direction at the same time. What was true once is asked of the
 	// server's own memory, so that it does not matter when this test gets to ask.
 	lossy := p.await(fmt.Sprintf(`max_over_time((xfrmscope:path_loss:ratio5m%s and on () (xfrmscope:path_loss:ratio5m%s == 0)
-		and on () xfrmscope:path_sent_packets:increase5m%s == %d and on () xfrmscope:path_arrived_packets:increase5m%s == %d)[1m:2s])`,
+		and on () xfrmscope:path_sent_packets:increase5m%s == %d and on () xfrmscope:path_arrived_packets:increase5m%s == %d)[3m:5s])`,
 		way, wayBack, way, packets, way, packets-lostPackets))
 	if want := float64(lostPackets) / packets; math.Abs(lossy-want) > 1e-9 {
 		t.Errorf("by the rules %v of the packets are lost, injected were %v", lossy, want)
@@ -220,11 +220,11 @@ func TestPrometheusJoinsBothEnds(t *testing.T) {
 	firing := func(alert, labels string) string {
 		return fmt.Sprintf(`ALERTS{alertname=%q, alertstate="firing", %s}`, alert, labels)
 	}
-	p.await(fmt.Sprintf(`max_over_time((%s unless on () %s)[1m:2s])`,
+	p.await(fmt.Sprintf(`max_over_time((%s unless on () %s)[3m:5s])`,
 		firing("XfrmscopePathLoss", fmt.Sprintf("from=%q, to=%q", from, to)), firing("XfrmscopePathLoss", fmt.Sprintf("from=%q", to))))
-	p.await(fmt.Sprintf(`max_over_time((%s unless on () %s)[1m:2s])`,
+	p.await(fmt.Sprintf(`max_over_time((%s unless on () %s)[3m:5s])`,
 		firing("XfrmscopeTunnelLoss", fmt.Sprintf("local=%q, peer=%q", to, from)), firing("XfrmscopeTunnelLoss", fmt.Sprintf("local=%q", from))))
-	p.await(fmt.Sprintf(`max_over_time(xfrmscope_finding_active{id="path-loss", instance=%q}[1m]) == 1`, serveB))
+	p.await(fmt.Sprintf(`max_over_time(xfrmscope_finding_active{id="path-loss", instance=%q}[3m]) == 1`, serveB))
 	// Mended: the losses leave the window, and as many packets as are needed to judge come through.
 	p.await(fmt.Sprintf(`xfrmscope:path_sent_packets:increase5m%s == 0`, way))
 	b.send(there, packets/2)
