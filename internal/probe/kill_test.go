@@ -67,7 +67,7 @@ func (l *lab) kill(t *testing.T, env ...string) {
 func (l *lab) settled(t *testing.T, dev string, want state) {
 	t.Helper()
 	var got state
-	for range 100 {
+	for range 500 {
 		if got = l.state(t, dev); cmp.Equal(want, got) {
 			return
 		}
@@ -113,27 +113,37 @@ func TestKilledClsactLeavesStubs(t *testing.T) {
 	}
 }
 
-// inert says that the stubs on a device have nothing left to call.
+// inert waits until the stubs on a device have nothing left to call, which is as soon as the kernel has
+// let go of the dead process's programs.
 func (l *lab) inert(t *testing.T, dev string) {
 	t.Helper()
-	must(t, l.near.Do(func() error {
-		nl, err := netlink.LinkByName(dev)
+	var err error
+	for range 500 {
+		if err = l.near.Do(func() error { return stubsCallNothing(dev) }); err == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Error(err)
+}
+
+func stubsCallNothing(dev string) error {
+	nl, err := netlink.LinkByName(dev)
+	if err != nil {
+		return err
+	}
+	for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
+		filters, err := netlink.FilterList(nl, parent)
 		if err != nil {
 			return err
 		}
-		for _, parent := range []uint32{netlink.HANDLE_MIN_INGRESS, netlink.HANDLE_MIN_EGRESS} {
-			filters, err := netlink.FilterList(nl, parent)
-			if err != nil {
+		for _, f := range filters {
+			if err := callsNothing(ebpf.ProgramID(f.(*netlink.BpfFilter).Id)); err != nil {
 				return err
 			}
-			for _, f := range filters {
-				if err := callsNothing(ebpf.ProgramID(f.(*netlink.BpfFilter).Id)); err != nil {
-					return err
-				}
-			}
 		}
-		return nil
-	}))
+	}
+	return nil
 }
 
 func callsNothing(id ebpf.ProgramID) error {
