@@ -101,7 +101,7 @@ lint-fast: ## gofmt and go vet
 
 lint: lint-fast deps-generate deps-lint ## gofmt, vet, staticcheck, shellcheck, clang-format
 	$(GO) tool staticcheck ./...
-	shellcheck -x .ci/run scripts/deps scripts/demo scripts/vm/*
+	shellcheck -x .ci/run scripts/deps scripts/demo scripts/package-test scripts/version scripts/vm/* deploy/package/*.sh
 	clang-format-19 --dry-run --Werror $(C_FILES)
 
 fmt: deps-generate ## Format Go and C
