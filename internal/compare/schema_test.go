@@ -11,54 +11,17 @@ import (
 	"testing"
 	"time"
 
+	"xfrmscope/internal/lab/schematest"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// schema compiles the published schema, made strict: every field must be in it.
 func schema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
-	c := jsonschema.NewCompiler()
-	c.AssertFormat()
-	for id, name := range map[string]string{"urn:xfrmscope:report:1": "schema.json", "urn:xfrmscope:compare:1": "compare.schema.json"} {
-		f, err := os.Open(filepath.Join("..", "..", "docs", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		doc, err := jsonschema.UnmarshalJSON(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tighten(doc)
-		if err := c.AddResource(id, doc); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s, err := c.Compile("urn:xfrmscope:compare:1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// tighten forbids what is not listed, in every object that lists its fields.
-func tighten(node any) {
-	switch n := node.(type) {
-	case map[string]any:
-		if _, lists := n["required"]; lists {
-			n["additionalProperties"] = false
-		}
-		for _, child := range n {
-			tighten(child)
-		}
-	case []any:
-		for _, child := range n {
-			tighten(child)
-		}
-	}
+	return schematest.Strict(t, "compare.schema.json", map[string]string{"urn:xfrmscope:report:1": "schema.json"})
 }
 
 // goldens are comparisons that are kept in full; the report's tests print them.

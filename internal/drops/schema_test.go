@@ -6,54 +6,18 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"xfrmscope/internal/lab/schematest"
 	"xfrmscope/internal/ledger"
 )
 
-// schema compiles the published schema, made strict: here every field must be listed.
 func schema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "drops.schema.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tighten(doc)
-	c := jsonschema.NewCompiler()
-	c.AssertFormat()
-	if err := c.AddResource("drops.schema.json", doc); err != nil {
-		t.Fatal(err)
-	}
-	s, err := c.Compile("drops.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func tighten(node any) {
-	switch n := node.(type) {
-	case map[string]any:
-		if _, lists := n["required"]; lists {
-			n["additionalProperties"] = false
-		}
-		for _, child := range n {
-			tighten(child)
-		}
-	case []any:
-		for _, child := range n {
-			tighten(child)
-		}
-	}
+	return schematest.Strict(t, "drops.schema.json")
 }
 
 func validate(t *testing.T, s *jsonschema.Schema, v any) {

@@ -5,56 +5,19 @@ package mtu
 import (
 	"bytes"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"xfrmscope/internal/lab/schematest"
 	"xfrmscope/internal/ledger"
 )
 
-// schema is the published one, made strict: here every field must be in it.
 func schema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
-	f, err := os.Open(filepath.Join("..", "..", "docs", "probe-mtu.schema.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	doc, err := jsonschema.UnmarshalJSON(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tighten(doc)
-	c := jsonschema.NewCompiler()
-	c.AssertFormat()
-	if err := c.AddResource("schema.json", doc); err != nil {
-		t.Fatal(err)
-	}
-	s, err := c.Compile("schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func tighten(node any) {
-	switch n := node.(type) {
-	case map[string]any:
-		if _, lists := n["required"]; lists {
-			n["additionalProperties"] = false
-		}
-		for _, child := range n {
-			tighten(child)
-		}
-	case []any:
-		for _, child := range n {
-			tighten(child)
-		}
-	}
+	return schematest.Strict(t, "probe-mtu.schema.json")
 }
 
 var (

@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,32 +16,12 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"xfrmscope/internal/bpfobj"
+	"xfrmscope/internal/lab/schematest"
 )
 
-// traceSchema compiles the published schema, made strict: here every field must be listed.
 func traceSchema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "trace.schema.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := doc.(map[string]any)
-	root["additionalProperties"] = false
-	root["properties"].(map[string]any)["ike"].(map[string]any)["additionalProperties"] = false
-	c := jsonschema.NewCompiler()
-	c.AssertFormat()
-	if err := c.AddResource("trace.schema.json", doc); err != nil {
-		t.Fatal(err)
-	}
-	s, err := c.Compile("trace.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return schematest.Strict(t, "trace.schema.json")
 }
 
 // record is an event as the ring has it.

@@ -5,60 +5,21 @@ package report_test
 import (
 	"bytes"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"xfrmscope/internal/lab/schematest"
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/report"
 	"xfrmscope/internal/verdict"
 	"xfrmscope/internal/verdict/verdicttest"
 )
 
-// schema compiles the published schema, made strict: it promises its readers that fields may be
-// added, but here every field must be in it.
 func schema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
-	f, err := os.Open(filepath.Join("..", "..", "docs", "schema.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	doc, err := jsonschema.UnmarshalJSON(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tighten(doc)
-	c := jsonschema.NewCompiler()
-	c.AssertFormat()
-	if err := c.AddResource("schema.json", doc); err != nil {
-		t.Fatal(err)
-	}
-	s, err := c.Compile("schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// tighten forbids what is not listed, in every object that lists its fields.
-func tighten(node any) {
-	switch n := node.(type) {
-	case map[string]any:
-		if _, lists := n["required"]; lists {
-			n["additionalProperties"] = false
-		}
-		for _, child := range n {
-			tighten(child)
-		}
-	case []any:
-		for _, child := range n {
-			tighten(child)
-		}
-	}
+	return schematest.Strict(t, "schema.json")
 }
 
 func validate(t *testing.T, s *jsonschema.Schema, d report.Document) {

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package schematest holds JSON against the published schemas in docs.
+package schematest
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// Strict compiles the schema docs/NAME, made strict: it promises its readers that fields may be added, but
+// here every field must be in it. others are files in docs that it refers to, by the name that it calls
+// them.
+func Strict(t testing.TB, name string, others ...map[string]string) *jsonschema.Schema {
+	t.Helper()
+	c := jsonschema.NewCompiler()
+	c.AssertFormat()
+	add := func(id, name string) {
+		f, err := os.Open(filepath.Join(docs(t), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		doc, err := jsonschema.UnmarshalJSON(f)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		tighten(doc)
+		if err := c.AddResource(id, doc); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(name, name)
+	for _, m := range others {
+		for id, name := range m {
+			add(id, name)
+		}
+	}
+	s, err := c.Compile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// tighten forbids what is not listed, in every object that lists its fields.
+func tighten(node any) {
+	switch n := node.(type) {
+	case map[string]any:
+		if _, lists := n["required"]; lists {
+			n["additionalProperties"] = false
+		}
+		for _, child := range n {
+			tighten(child)
+		}
+	case []any:
+		for _, child := range n {
+			tighten(child)
+		}
+	}
+}
+
+// docs finds the documents beside go.mod, from wherever the test runs.
+func docs(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return filepath.Join(dir, "docs")
+		}
+	}
+	t.Fatal("no go.mod above the test")
+	return ""
+}
