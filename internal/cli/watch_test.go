@@ -74,7 +74,7 @@ func TestWatchInTerminal(t *testing.T) {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	term := openTerminal(t, 120, 40, fmt.Sprintf(`export LANG=C.UTF-8; cd %s; stty -g >before; echo what was there before
 sh -c 'echo $$ >pid; exec %s watch --netns %s --interface wan --stats --ready-file ready'
-echo exit $?; stty -g >after; exec sleep 600`, dir, watchProgram(t), ns))
+echo exit $?; stty -g >after.new; mv after.new after; exec sleep 600`, dir, watchProgram(t), ns))
 	awaitWatchFile(t, at("ready"))
 	term.await("no SAs: none", "nothing found")
 
