@@ -129,6 +129,9 @@ func TestSignalsReachTheGroup(t *testing.T) {
 func TestTerminal(t *testing.T) {
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("no pseudo terminals here: %v", err)
+		}
 		t.Skipf("no pseudo terminals here: %v", err)
 	}
 	defer master.Close()

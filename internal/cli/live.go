@@ -52,6 +52,11 @@ func (o *liveOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.readyFile, "ready-file", "", "create this `file` once everything is attached")
 }
 
+// addStats adds --stats, for commands that show what the programs cost.
+func (o *liveOptions) addStats(f *pflag.FlagSet) {
+	f.BoolVar(&o.stats, "stats", false, "let the kernel measure how many ns the programs run: two clock reads more for each run of any BPF program on this machine, until the end")
+}
+
 // probeOptions checks what no flag parser can and hands over the rest.
 func (o *liveOptions) probeOptions() (probe.Options, error) {
 	out := probe.Options{

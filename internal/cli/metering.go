@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/export"
 	"xfrmscope/internal/ledger"
@@ -23,7 +22,6 @@ type metering struct {
 	session  *session
 	programs map[string]*ebpf.Program
 	mapBytes map[string]uint64
-	stats    io.Closer // nil: the run time of programs is not measured on our behalf
 
 	triggers *triggers
 
@@ -31,12 +29,16 @@ type metering struct {
 	ike      *ledger.IKE
 }
 
-func openMetering(s *session, bpfStats bool, t *triggers) (*metering, error) {
+func openMetering(s *session, t *triggers) (*metering, error) {
 	source, err := s.set.Source()
 	if err != nil {
 		return nil, err
 	}
-	m := &metering{session: s, triggers: t, programs: source.Programs, mapBytes: mapBytes(source.Maps)}
+	m := &metering{session: s, triggers: t, programs: source.Programs}
+	// Read once: the large ones are allocated when they are made.
+	if m.mapBytes, err = reader.MapBytes(source.Maps); err != nil {
+		return nil, err
+	}
 	before := s.keep
 	s.keep = func(snap ledger.Snapshot) error {
 		if before != nil {
@@ -48,20 +50,7 @@ func openMetering(s *session, bpfStats bool, t *triggers) (*metering, error) {
 		m.triggers.snapshot(snap)
 		return nil
 	}
-	if bpfStats {
-		if m.stats, err = ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME)); err != nil {
-			return nil, fmt.Errorf("measure the run time of BPF programs (from Linux 5.8 on): %w", err)
-		}
-	}
 	return m, nil
-}
-
-// Close ends the measuring.
-func (m *metering) Close() error {
-	if m.stats == nil {
-		return nil
-	}
-	return m.stats.Close()
 }
 
 func (m *metering) options(maxTunnels int) export.Options {
@@ -119,20 +108,4 @@ func (m *metering) judge(ctx context.Context, cache *export.Cache, interval time
 			m.triggers.look(sample.Findings, time.Now())
 		}
 	}
-}
-
-// mapBytes is the memory of each map, as the kernel accounts it; it does not change. Maps of which the kernel
-// does not tell are left out.
-func mapBytes(maps []*ebpf.Map) map[string]uint64 {
-	out := map[string]uint64{}
-	for _, m := range maps {
-		info, err := m.Info()
-		if err != nil {
-			continue
-		}
-		if n, ok := info.Memlock(); ok {
-			out[info.Name] += n
-		}
-	}
-	return out
 }

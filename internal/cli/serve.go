@@ -27,7 +27,6 @@ type serveOptions struct {
 	timeout    time.Duration
 	window     time.Duration
 	maxTunnels int
-	bpfStats   bool
 	otlp       string
 	otlpEvery  time.Duration
 	trigger    triggerOptions
@@ -71,7 +70,7 @@ it: hooks are detached, and packets are not touched at any time.`,
 	f.DurationVar(&o.timeout, "scrape-timeout", 9*time.Second, "a snapshot that takes longer has failed, e.g. 9s")
 	f.DurationVar(&o.window, "window", 5*time.Minute, "judge findings by the last one to two of these, e.g. 5m")
 	f.IntVar(&o.maxTunnels, "max-tunnels", export.DefaultMaxTunnels, "tunnels with series of their own; the rest is summed up as \"other\"")
-	f.BoolVar(&o.bpfStats, "bpf-stats", false, "let the kernel measure the run time of BPF programs, all on this host: some 20 ns a run")
+	o.live.addStats(f)
 	f.StringVar(&o.otlp, "otlp", "", "push to this OTLP/HTTP `URL` as well, e.g. http://127.0.0.1:4318; headers and certificates by OTEL_EXPORTER_OTLP_*")
 	f.DurationVar(&o.otlpEvery, "otlp-interval", time.Minute, "push this often, e.g. 30s")
 	o.trigger.quota = 1e9
@@ -133,7 +132,7 @@ func serve(ctx context.Context, o *serveOptions, progress io.Writer) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	s.roll(o.window, false)
+	s.roll(o.window)
 	t, err := openTriggers(s, o.trigger, progress)
 	if err != nil {
 		return err
@@ -142,11 +141,10 @@ func serve(ctx context.Context, o *serveOptions, progress io.Writer) (err error)
 	if err := s.listen(t.hear); err != nil {
 		return err
 	}
-	m, err := openMetering(s, o.bpfStats, t)
+	m, err := openMetering(s, t)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, m.Close()) }()
 	cache := export.NewCache(m.sample, m.options(o.maxTunnels), freshness, o.timeout)
 	defer cache.Wait()
 	if _, err := cache.Sample(ctx); err != nil {

@@ -186,13 +186,11 @@ func (s *session) observe(ctx context.Context) error {
 
 // roll makes the session fit for a run without end: what is wrong is judged by the last one or two periods
 // alone, what is over is let go of, and what seldom changes is read less often. It comes before the first
-// observe. The ledger of the whole run is kept only if wanted.
-func (s *session) roll(period time.Duration, whole bool) {
+// observe, and takes the place of the ledger of the whole run.
+func (s *session) roll(period time.Duration) {
 	s.period, s.rolling = period, ledger.NewRolling(s.source, period)
 	s.sadb.pace, s.rules.pace = seldom, seldom
-	if !whole {
-		s.ledger = nil
-	}
+	s.ledger = nil
 }
 
 // seldom is how often policies and firewall rules are read in a run without end.

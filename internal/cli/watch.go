@@ -72,8 +72,7 @@ observe.`,
 	cmd.Flags().DurationVar(&o.window, "window", 10*time.Minute,
 		"figures and findings cover the last one to two of this `time`; 0: the whole run, and memory grows with every SA that ends")
 	cmd.Flags().BoolVar(&o.plain, "plain", false, "a line per SA and interval instead of a screen")
-	cmd.Flags().BoolVar(&o.live.stats, "stats", false,
-		"let the kernel measure how many ns the programs run: two clock reads more for each run of any BPF program on this machine, until the end")
+	o.live.addStats(cmd.Flags())
 	return cmd
 }
 
@@ -101,7 +100,7 @@ func watch(ctx context.Context, o *watchOptions, stdout, stderr io.Writer) (err 
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	if o.window > 0 {
-		s.roll(o.window, false)
+		s.roll(o.window)
 	}
 	w := &watcher{session: s}
 	if err := s.listen(w.hear); err != nil {

@@ -90,8 +90,15 @@ func (r *Reader) readSelf(snap *ledger.Snapshot) error {
 			self.NsPerRun[name] = float64(stats.Runtime.Nanoseconds()) / float64(stats.RunCount)
 		}
 	}
-	bytes, err := mapBytes(r.src.Maps)
-	errs, self.MapBytes = append(errs, err), bytes
+	sizes, err := MapBytes(r.src.Maps)
+	errs = append(errs, err)
+	if sizes != nil {
+		var sum uint64
+		for _, n := range sizes {
+			sum += n
+		}
+		self.MapBytes = &sum
+	}
 	used, err := cpuTime()
 	errs = append(errs, err)
 	if wall := snap.At.Sub(r.started); wall > 0 {
@@ -100,12 +107,12 @@ func (r *Reader) readSelf(snap *ledger.Snapshot) error {
 	return errors.Join(errs...)
 }
 
-// mapBytes sums what the kernel says the maps hold: exact from 6.4 on (map_mem_usage of struct
+// MapBytes is what the kernel says that the maps hold, by their names: exact from 6.4 on (map_mem_usage of struct
 // bpf_map_ops), before that entries times their size (bpf_map_memory_footprint), which is nothing for a ring: of
 // those the size of the data is taken. An empty trie holds nothing. It is nil where the kernel tells of no
 // map at all.
-func mapBytes(maps []*ebpf.Map) (*uint64, error) {
-	var sum uint64
+func MapBytes(maps []*ebpf.Map) (map[string]uint64, error) {
+	out := make(map[string]uint64, len(maps))
 	tells := false
 	for _, m := range maps {
 		info, err := m.Info()
@@ -116,12 +123,12 @@ func mapBytes(maps []*ebpf.Map) (*uint64, error) {
 		if tells = tells || told; !told && info.Type == ebpf.RingBuf {
 			n = uint64(info.MaxEntries)
 		}
-		sum += n
+		out[info.Name] += n
 	}
 	if !tells {
 		return nil, nil
 	}
-	return &sum, nil
+	return out, nil
 }
 
 // cpuTime is what this process has used of all CPUs.
