@@ -98,6 +98,7 @@ func TestIKEEvents(t *testing.T) {
 
 // The budget of IKE is its own, and what is beyond it is counted.
 func TestIKEBudget(t *testing.T) {
+	onOneCPU(t)
 	w := loadWire(t, false, 16, func(spec *ebpf.CollectionSpec) {
 		only("xdp_ingress")(spec)
 		set(t, spec, "cfg_ike_per_sec", uint32(3))

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"math"
 	"os"
+	"runtime"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 type build struct {
@@ -63,6 +65,30 @@ func needBPF(t testing.TB) {
 		}
 		t.Skip("loading BPF programs needs root")
 	}
+}
+
+// onOneCPU keeps the rest of a test on one CPU, for what the programs keep for each of them.
+func onOneCPU(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	var before, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &before); err != nil {
+		t.Fatal(err)
+	}
+	for cpu := 0; one.Count() == 0; cpu++ {
+		if before.IsSet(cpu) {
+			one.Set(cpu)
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.SchedSetaffinity(0, &before); err != nil {
+			t.Error(err)
+		}
+		runtime.UnlockOSThread()
+	})
 }
 
 // loadWire loads one build with room for n SAs, after configure has had its way with the spec.
