@@ -27,8 +27,7 @@
 #include "abi.h"
 #include "xfrm.h"
 
-#include <bpf/bpf_tracing.h>
-
+#include "entry.h"
 #include "netns.h"
 #include "compat.h"
 #include "inner_parse.h"
@@ -147,53 +146,10 @@ static __always_inline int on_out(struct sock *sk, struct sk_buff *skb)
 	return is_ours(x) ? look(skb, x, DIR_OUT, PROTO_AS_WRITTEN, sk != NULL) : 0;
 }
 
-SEC("fentry/gro_cells_receive")
-int BPF_PROG(inner_in, void *cells, struct sk_buff *skb)
-{
-	return on_in(skb);
-}
-
-SEC("kprobe/gro_cells_receive")
-int BPF_KPROBE(inner_in_kprobe, void *cells, struct sk_buff *skb)
-{
-	return on_in(skb);
-}
-
-SEC("fentry/xfrm4_transport_finish")
-int BPF_PROG(inner_in4, struct sk_buff *skb)
-{
-	return on_in_transport(skb);
-}
-
-SEC("kprobe/xfrm4_transport_finish")
-int BPF_KPROBE(inner_in4_kprobe, struct sk_buff *skb)
-{
-	return on_in_transport(skb);
-}
-
-SEC("fentry/xfrm6_transport_finish")
-int BPF_PROG(inner_in6, struct sk_buff *skb)
-{
-	return on_in_transport(skb);
-}
-
-SEC("kprobe/xfrm6_transport_finish")
-int BPF_KPROBE(inner_in6_kprobe, struct sk_buff *skb)
-{
-	return on_in_transport(skb);
-}
-
-SEC("fentry/xfrm_output")
-int BPF_PROG(inner_out, struct sock *sk, struct sk_buff *skb)
-{
-	return on_out(sk, skb);
-}
-
-SEC("kprobe/xfrm_output")
-int BPF_KPROBE(inner_out_kprobe, struct sock *sk, struct sk_buff *skb)
-{
-	return on_out(sk, skb);
-}
+ON_ENTRY(gro_cells_receive, inner_in, on_in(skb), void *cells, struct sk_buff *skb)
+ON_ENTRY(xfrm4_transport_finish, inner_in4, on_in_transport(skb), struct sk_buff *skb)
+ON_ENTRY(xfrm6_transport_finish, inner_in6, on_in_transport(skb), struct sk_buff *skb)
+ON_ENTRY(xfrm_output, inner_out, on_out(sk, skb), struct sock *sk, struct sk_buff *skb)
 
 /*
  * For BPF_PROG_TEST_RUN only: an Ethernet frame, with the SPI in `mark`, the direction in cb[0], the

@@ -25,8 +25,7 @@
 #include "abi.h"
 #include "xfrm.h"
 
-#include <bpf/bpf_tracing.h>
-
+#include "entry.h"
 #include "netns.h"
 #include "compat.h"
 #include "latency_abi.h"
@@ -240,86 +239,13 @@ static __always_inline int on_output_done(struct sk_buff *skb, __u8 family)
 	return 0;
 }
 
-SEC("fentry/xfrm_input")
-int BPF_PROG(input, struct sk_buff *skb, int nexthdr, __u32 spi, int encap_type)
-{
-	return on_input(skb, encap_type);
-}
-
-SEC("kprobe/xfrm_input")
-int BPF_KPROBE(input_kprobe, struct sk_buff *skb, int nexthdr, __u32 spi, int encap_type)
-{
-	return on_input(skb, encap_type);
-}
-
-SEC("fentry/gro_cells_receive")
-int BPF_PROG(input_done, void *cells, struct sk_buff *skb)
-{
-	return on_input_done(skb);
-}
-
-SEC("kprobe/gro_cells_receive")
-int BPF_KPROBE(input_done_kprobe, void *cells, struct sk_buff *skb)
-{
-	return on_input_done(skb);
-}
-
-SEC("fentry/xfrm4_transport_finish")
-int BPF_PROG(input_done4, struct sk_buff *skb)
-{
-	return on_input_done(skb);
-}
-
-SEC("kprobe/xfrm4_transport_finish")
-int BPF_KPROBE(input_done4_kprobe, struct sk_buff *skb)
-{
-	return on_input_done(skb);
-}
-
-SEC("fentry/xfrm6_transport_finish")
-int BPF_PROG(input_done6, struct sk_buff *skb)
-{
-	return on_input_done(skb);
-}
-
-SEC("kprobe/xfrm6_transport_finish")
-int BPF_KPROBE(input_done6_kprobe, struct sk_buff *skb)
-{
-	return on_input_done(skb);
-}
-
-SEC("fentry/xfrm_output")
-int BPF_PROG(output, struct sock *sk, struct sk_buff *skb)
-{
-	return on_output(skb);
-}
-
-SEC("kprobe/xfrm_output")
-int BPF_KPROBE(output_kprobe, struct sock *sk, struct sk_buff *skb)
-{
-	return on_output(skb);
-}
-
-SEC("fentry/__ip_local_out")
-int BPF_PROG(output_done, struct net *net, struct sock *sk, struct sk_buff *skb)
-{
-	return on_output_done(skb, 4);
-}
-
-SEC("kprobe/__ip_local_out")
-int BPF_KPROBE(output_done_kprobe, struct net *net, struct sock *sk, struct sk_buff *skb)
-{
-	return on_output_done(skb, 4);
-}
-
-SEC("fentry/__ip6_local_out")
-int BPF_PROG(output_done6, struct net *net, struct sock *sk, struct sk_buff *skb)
-{
-	return on_output_done(skb, 6);
-}
-
-SEC("kprobe/__ip6_local_out")
-int BPF_KPROBE(output_done6_kprobe, struct net *net, struct sock *sk, struct sk_buff *skb)
-{
-	return on_output_done(skb, 6);
-}
+ON_ENTRY(xfrm_input, input, on_input(skb, encap_type), struct sk_buff *skb, int nexthdr, __u32 spi,
+	 int encap_type)
+ON_ENTRY(gro_cells_receive, input_done, on_input_done(skb), void *cells, struct sk_buff *skb)
+ON_ENTRY(xfrm4_transport_finish, input_done4, on_input_done(skb), struct sk_buff *skb)
+ON_ENTRY(xfrm6_transport_finish, input_done6, on_input_done(skb), struct sk_buff *skb)
+ON_ENTRY(xfrm_output, output, on_output(skb), struct sock *sk, struct sk_buff *skb)
+ON_ENTRY(__ip_local_out, output_done, on_output_done(skb, 4), struct net *net, struct sock *sk,
+	 struct sk_buff *skb)
+ON_ENTRY(__ip6_local_out, output_done6, on_output_done(skb, 6), struct net *net, struct sock *sk,
+	 struct sk_buff *skb)

@@ -32,8 +32,7 @@
 #include "xfrm.h"
 #include "verifier.h"
 
-#include <bpf/bpf_tracing.h>
-
+#include "entry.h"
 #include "netns.h"
 #include "claim.h"
 #include "drop_packet.h"
@@ -356,86 +355,11 @@ int packet_drop(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-SEC("fentry/xfrm_input")
-int BPF_PROG(begin, struct sk_buff *skb, int nexthdr, __u32 spi, int encap_type)
-{
-	return on_begin(skb, nexthdr, encap_type);
-}
-
-SEC("kprobe/xfrm_input")
-int BPF_KPROBE(begin_kprobe, struct sk_buff *skb, int nexthdr, __u32 spi, int encap_type)
-{
-	return on_begin(skb, nexthdr, encap_type);
-}
-
-SEC("fentry/gro_cells_receive")
-int BPF_PROG(decrypted, void *cells, struct sk_buff *skb)
-{
-	return on_decrypted(skb, false);
-}
-
-SEC("kprobe/gro_cells_receive")
-int BPF_KPROBE(decrypted_kprobe, void *cells, struct sk_buff *skb)
-{
-	return on_decrypted(skb, false);
-}
-
-SEC("fentry/xfrm4_transport_finish")
-int BPF_PROG(decrypted4, struct sk_buff *skb)
-{
-	return on_decrypted(skb, true);
-}
-
-SEC("kprobe/xfrm4_transport_finish")
-int BPF_KPROBE(decrypted4_kprobe, struct sk_buff *skb)
-{
-	return on_decrypted(skb, true);
-}
-
-SEC("fentry/xfrm6_transport_finish")
-int BPF_PROG(decrypted6, struct sk_buff *skb)
-{
-	return on_decrypted(skb, true);
-}
-
-SEC("kprobe/xfrm6_transport_finish")
-int BPF_KPROBE(decrypted6_kprobe, struct sk_buff *skb)
-{
-	return on_decrypted(skb, true);
-}
-
-SEC("fentry/xfrm_output")
-int BPF_PROG(plain, struct sock *sk, struct sk_buff *skb)
-{
-	return on_plain(skb);
-}
-
-SEC("kprobe/xfrm_output")
-int BPF_KPROBE(plain_kprobe, struct sock *sk, struct sk_buff *skb)
-{
-	return on_plain(skb);
-}
-
-SEC("fentry/__ip_local_out")
-int BPF_PROG(sent, struct net *net, struct sock *sk, struct sk_buff *skb)
-{
-	return on_sent(skb, 4);
-}
-
-SEC("kprobe/__ip_local_out")
-int BPF_KPROBE(sent_kprobe, struct net *net, struct sock *sk, struct sk_buff *skb)
-{
-	return on_sent(skb, 4);
-}
-
-SEC("fentry/__ip6_local_out")
-int BPF_PROG(sent6, struct net *net, struct sock *sk, struct sk_buff *skb)
-{
-	return on_sent(skb, 6);
-}
-
-SEC("kprobe/__ip6_local_out")
-int BPF_KPROBE(sent6_kprobe, struct net *net, struct sock *sk, struct sk_buff *skb)
-{
-	return on_sent(skb, 6);
-}
+ON_ENTRY(xfrm_input, begin, on_begin(skb, nexthdr, encap_type), struct sk_buff *skb, int nexthdr, __u32 spi,
+	 int encap_type)
+ON_ENTRY(gro_cells_receive, decrypted, on_decrypted(skb, false), void *cells, struct sk_buff *skb)
+ON_ENTRY(xfrm4_transport_finish, decrypted4, on_decrypted(skb, true), struct sk_buff *skb)
+ON_ENTRY(xfrm6_transport_finish, decrypted6, on_decrypted(skb, true), struct sk_buff *skb)
+ON_ENTRY(xfrm_output, plain, on_plain(skb), struct sock *sk, struct sk_buff *skb)
+ON_ENTRY(__ip_local_out, sent, on_sent(skb, 4), struct net *net, struct sock *sk, struct sk_buff *skb)
+ON_ENTRY(__ip6_local_out, sent6, on_sent(skb, 6), struct net *net, struct sock *sk, struct sk_buff *skb)

@@ -33,8 +33,7 @@
 #include "abi.h"
 #include "xfrm.h"
 
-#include <bpf/bpf_tracing.h>
-
+#include "entry.h"
 #include "netns.h"
 #include "pmtu_packet.h"
 
@@ -233,89 +232,15 @@ static __always_inline int on_cut6(struct net *net, struct sk_buff *from)
 	return on_cut(net, from, 6);
 }
 
-SEC("fentry/__icmp_send")
-int BPF_PROG(icmp_send, struct sk_buff *skb, int type, int code, __be32 info)
-{
-	return on_icmp_send(skb, type, code, info);
-}
-
-SEC("kprobe/__icmp_send")
-int BPF_KPROBE(icmp_send_kprobe, struct sk_buff *skb, int type, int code, __be32 info)
-{
-	return on_icmp_send(skb, type, code, info);
-}
-
-SEC("fentry/icmp_out_count")
-int BPF_PROG(icmp_out, struct net *net, unsigned char type)
-{
-	return on_icmp_out(net, type);
-}
-
-SEC("kprobe/icmp_out_count")
-int BPF_KPROBE(icmp_out_kprobe, struct net *net, unsigned char type)
-{
-	return on_icmp_out(net, type);
-}
-
-SEC("fentry/icmp6_send")
-int BPF_PROG(icmp6_send, struct sk_buff *skb, __u8 type, __u8 code, __u32 info)
-{
-	return on_icmp6_send(skb, type, code, info);
-}
-
-SEC("kprobe/icmp6_send")
-int BPF_KPROBE(icmp6_send_kprobe, struct sk_buff *skb, __u8 type, __u8 code, __u32 info)
-{
-	return on_icmp6_send(skb, type, code, info);
-}
-
-SEC("fentry/xfrm_local_error")
-int BPF_PROG(local_error, struct sk_buff *skb, int mtu)
-{
-	return on_local_error(skb, mtu);
-}
-
-SEC("kprobe/xfrm_local_error")
-int BPF_KPROBE(local_error_kprobe, struct sk_buff *skb, int mtu)
-{
-	return on_local_error(skb, mtu);
-}
-
-SEC("fentry/xfrm4_esp_err")
-int BPF_PROG(esp4_told, struct sk_buff *skb, __u32 info)
-{
-	return on_told4(skb, info);
-}
-
-SEC("kprobe/xfrm4_esp_err")
-int BPF_KPROBE(esp4_told_kprobe, struct sk_buff *skb, __u32 info)
-{
-	return on_told4(skb, info);
-}
-
-SEC("fentry/xfrm6_esp_err")
-int BPF_PROG(esp6_told, struct sk_buff *skb, void *opt, __u8 type)
-{
-	return on_told6(skb, type);
-}
-
-SEC("kprobe/xfrm6_esp_err")
-int BPF_KPROBE(esp6_told_kprobe, struct sk_buff *skb, void *opt, __u8 type)
-{
-	return on_told6(skb, type);
-}
-
-SEC("fentry/udp_err")
-int BPF_PROG(udp4_told, struct sk_buff *skb, __u32 info)
-{
-	return on_told4(skb, info);
-}
-
-SEC("kprobe/udp_err")
-int BPF_KPROBE(udp4_told_kprobe, struct sk_buff *skb, __u32 info)
-{
-	return on_told4(skb, info);
-}
+ON_ENTRY(__icmp_send, icmp_send, on_icmp_send(skb, type, code, info), struct sk_buff *skb, int type, int code,
+	 __be32 info)
+ON_ENTRY(icmp_out_count, icmp_out, on_icmp_out(net, type), struct net *net, unsigned char type)
+ON_ENTRY(icmp6_send, icmp6_send, on_icmp6_send(skb, type, code, info), struct sk_buff *skb, __u8 type,
+	 __u8 code, __u32 info)
+ON_ENTRY(xfrm_local_error, local_error, on_local_error(skb, mtu), struct sk_buff *skb, int mtu)
+ON_ENTRY(xfrm4_esp_err, esp4_told, on_told4(skb, info), struct sk_buff *skb, __u32 info)
+ON_ENTRY(xfrm6_esp_err, esp6_told, on_told6(skb, type), struct sk_buff *skb, void *opt, __u8 type)
+ON_ENTRY(udp_err, udp4_told, on_told4(skb, info), struct sk_buff *skb, __u32 info)
 
 /*
  * udpv6_err is inline as long as there is UDP-Lite (before 7.x), and what is inline is not traced. What
@@ -327,62 +252,9 @@ int BPF_KPROBE(udp6_told_kprobe, struct sk_buff *skb, void *opt, __u8 type)
 	return on_told6(skb, type);
 }
 
-SEC("fentry/udpv6_err")
-int BPF_PROG(udp6_whole, struct sk_buff *skb, void *opt, __u8 type)
-{
-	return on_told6(skb, type);
-}
-
-SEC("kprobe/udpv6_err")
-int BPF_KPROBE(udp6_whole_kprobe, struct sk_buff *skb, void *opt, __u8 type)
-{
-	return on_told6(skb, type);
-}
-
-SEC("fentry/__ip_rt_update_pmtu")
-int BPF_PROG(route4_takes, struct rtable *rt, struct flowi4 *flow, __u32 mtu)
-{
-	return on_route4(rt, flow, mtu);
-}
-
-SEC("kprobe/__ip_rt_update_pmtu")
-int BPF_KPROBE(route4_takes_kprobe, struct rtable *rt, struct flowi4 *flow, __u32 mtu)
-{
-	return on_route4(rt, flow, mtu);
-}
-
-SEC("fentry/rt6_do_update_pmtu")
-int BPF_PROG(route6_takes, struct rt6_info *rt, __u32 mtu)
-{
-	return on_route6(rt, mtu);
-}
-
-SEC("kprobe/rt6_do_update_pmtu")
-int BPF_KPROBE(route6_takes_kprobe, struct rt6_info *rt, __u32 mtu)
-{
-	return on_route6(rt, mtu);
-}
-
-SEC("fentry/ip_do_fragment")
-int BPF_PROG(ip4_cuts, struct net *net, struct sock *sk, struct sk_buff *skb)
-{
-	return on_cut(net, skb, 4);
-}
-
-SEC("kprobe/ip_do_fragment")
-int BPF_KPROBE(ip4_cuts_kprobe, struct net *net, struct sock *sk, struct sk_buff *skb)
-{
-	return on_cut(net, skb, 4);
-}
-
-SEC("fentry/ip6_fragment")
-int BPF_PROG(ip6_cuts, struct net *net, struct sock *sk, struct sk_buff *skb)
-{
-	return on_cut6(net, skb);
-}
-
-SEC("kprobe/ip6_fragment")
-int BPF_KPROBE(ip6_cuts_kprobe, struct net *net, struct sock *sk, struct sk_buff *skb)
-{
-	return on_cut6(net, skb);
-}
+ON_ENTRY(udpv6_err, udp6_whole, on_told6(skb, type), struct sk_buff *skb, void *opt, __u8 type)
+ON_ENTRY(__ip_rt_update_pmtu, route4_takes, on_route4(rt, flow, mtu), struct rtable *rt, struct flowi4 *flow,
+	 __u32 mtu)
+ON_ENTRY(rt6_do_update_pmtu, route6_takes, on_route6(rt, mtu), struct rt6_info *rt, __u32 mtu)
+ON_ENTRY(ip_do_fragment, ip4_cuts, on_cut(net, skb, 4), struct net *net, struct sock *sk, struct sk_buff *skb)
+ON_ENTRY(ip6_fragment, ip6_cuts, on_cut6(net, skb), struct net *net, struct sock *sk, struct sk_buff *skb)

@@ -55,8 +55,7 @@
 #include "abi.h"
 #include "xfrm.h"
 
-#include <bpf/bpf_tracing.h>
-
+#include "entry.h"
 #include "netns.h"
 #include "stack_maps.h"
 #include "claim.h"
@@ -65,6 +64,7 @@
 #include "stack_judge.h"
 #include "stack_count.h"
 #include "stack_refuse.h"
+#include "stack_audit.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -137,11 +137,6 @@ static __always_inline bool is_target(struct sk_buff *skb)
 	return x && BPF_CORE_READ(x, xs_net.net) == target_net;
 }
 
-static __always_inline void forget(struct drop *d)
-{
-	__builtin_memset(d, 0, sizeof(*d));
-}
-
 /* Who the packet belongs to when no audit hook has said so, and what its number tells. */
 static __always_inline void identify(struct drop *d, struct sk_buff *skb, __u32 cause, __u32 class)
 {
@@ -208,25 +203,6 @@ static __always_inline __u32 silent_cause(struct sk_buff *skb, __u32 site, __u32
 	    !skb_route(skb))
 		return CAUSE_OUT_DEFAULT_BLOCK;
 	return CAUSE_NONE;
-}
-
-/* For the packet and the drops programs, if they are there: they run later for the same packet on this CPU.
- */
-static __always_inline void explain_drop(const struct drop *d, struct sk_buff *skb, __u32 slot)
-{
-	__u32 zero = 0;
-	struct claim_mark *mark = bpf_map_lookup_elem(&claimed_skb, &zero);
-
-	if (!mark)
-		return;
-	mark->mib = slot;
-	mark->cause = d->cause;
-	mark->seq = d->seq;
-	mark->top = d->top;
-	mark->distance = d->distance;
-	mark->spi = d->key.spi;
-	mark->dir = d->key.dir;
-	mark->explained = (__u64)skb;
 }
 
 static __always_inline void refuse_silently(void *ctx, struct shadow *s, struct sk_buff *skb, __u64 location,
@@ -356,159 +332,13 @@ int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Where the audit hooks write down what they know; cleared. */
-static __always_inline struct drop *new_note(struct sk_buff *skb, __u8 dir)
-{
-	struct shadow *s = my_shadow();
-	struct drop *d;
-
-	if (!s || (cfg_have_kfree && !s->primed))
-		return NULL;
-	d = &s->notes[dir & 1];
-	forget(d);
-	d->key.dir = dir;
-	return d;
-}
-
-/* The packet is freed right after; kfree_skb counts it if it is there. */
-static __always_inline int note(struct drop *d, struct sk_buff *skb)
-{
-	if (cfg_have_kfree) {
-		d->skb = (__u64)skb;
-		return 0;
-	}
-	know_device(d, skb);
-	explain_drop(d, skb, 0);
-	account(NULL, d, 0, 0, 0);
-	claim((__u64)skb);
-	return 0;
-}
-
-static __always_inline bool is_ours(struct xfrm_state *x)
-{
-	return BPF_CORE_READ(x, xs_net.net) == target_net;
-}
-
-static __always_inline int on_replay(struct xfrm_state *x, struct sk_buff *skb, __be32 net_seq)
-{
-	struct drop *d;
-
-	if (!is_ours(x))
-		return 0;
-	d = new_note(skb, DIR_IN);
-	if (!d)
-		return 0;
-	know_sa(d, x, DIR_IN);
-	judge_replay(d, x, bpf_ntohl(net_seq));
-	return note(d, skb);
-}
-
-static __always_inline int on_icvfail(struct xfrm_state *x, struct sk_buff *skb)
-{
-	struct drop *d;
-
-	if (!is_ours(x))
-		return 0;
-	d = new_note(skb, DIR_IN);
-	if (!d)
-		return 0;
-	know_sa(d, x, DIR_IN);
-	judge_integrity(d, x, skb, CAUSE_INTEGRITY_FAILED);
-	return note(d, skb);
-}
-
-static __always_inline int on_notfound(struct sk_buff *skb, __be32 net_spi, __be32 net_seq)
-{
-	struct drop *d;
-
-	if (skb_netns(skb) != target_net)
-		return 0;
-	d = new_note(skb, DIR_IN);
-	if (!d)
-		return 0;
-	know_headers(d, skb);
-	d->key.spi = bpf_ntohl(net_spi);
-	d->seq = bpf_ntohl(net_seq);
-	d->cause = CAUSE_NO_STATE;
-	d->class = MIB_LOST_STATE;
-	return note(d, skb);
-}
-
-static __always_inline int on_replay_overflow(struct xfrm_state *x, struct sk_buff *skb)
-{
-	struct replay r;
-	struct drop *d;
-
-	if (!is_ours(x))
-		return 0;
-	d = new_note(skb, DIR_OUT);
-	if (!d)
-		return 0;
-	know_sa(d, x, DIR_OUT);
-	read_replay(x, &r);
-	d->seq = join(r.oseq_hi, r.oseq);
-	d->top = d->seq;
-	d->cause = CAUSE_OUT_SEQ_ERROR;
-	d->class = MIB_OSEQ;
-	return note(d, skb);
-}
-
-SEC("fentry/xfrm_audit_state_replay")
-int BPF_PROG(audit_replay, struct xfrm_state *x, struct sk_buff *skb, __be32 net_seq)
-{
-	return on_replay(x, skb, net_seq);
-}
-
-SEC("kprobe/xfrm_audit_state_replay")
-int BPF_KPROBE(audit_replay_kprobe, struct xfrm_state *x, struct sk_buff *skb, __be32 net_seq)
-{
-	return on_replay(x, skb, net_seq);
-}
-
-SEC("fentry/xfrm_audit_state_icvfail")
-int BPF_PROG(audit_icvfail, struct xfrm_state *x, struct sk_buff *skb, __u8 proto)
-{
-	return on_icvfail(x, skb);
-}
-
-SEC("kprobe/xfrm_audit_state_icvfail")
-int BPF_KPROBE(audit_icvfail_kprobe, struct xfrm_state *x, struct sk_buff *skb)
-{
-	return on_icvfail(x, skb);
-}
-
-SEC("fentry/xfrm_audit_state_notfound")
-int BPF_PROG(audit_notfound, struct sk_buff *skb, __u16 family, __be32 net_spi, __be32 net_seq)
-{
-	return on_notfound(skb, net_spi, net_seq);
-}
-
-SEC("kprobe/xfrm_audit_state_notfound")
-int BPF_KPROBE(audit_notfound_kprobe, struct sk_buff *skb, __u16 family, __be32 net_spi, __be32 net_seq)
-{
-	return on_notfound(skb, net_spi, net_seq);
-}
-
-SEC("fentry/xfrm_audit_state_notfound_simple")
-int BPF_PROG(audit_notfound_simple, struct sk_buff *skb, __u16 family)
-{
-	return on_notfound(skb, 0, 0);
-}
-
-SEC("kprobe/xfrm_audit_state_notfound_simple")
-int BPF_KPROBE(audit_notfound_simple_kprobe, struct sk_buff *skb)
-{
-	return on_notfound(skb, 0, 0);
-}
-
-SEC("fentry/xfrm_audit_state_replay_overflow")
-int BPF_PROG(audit_replay_overflow, struct xfrm_state *x, struct sk_buff *skb)
-{
-	return on_replay_overflow(x, skb);
-}
-
-SEC("kprobe/xfrm_audit_state_replay_overflow")
-int BPF_KPROBE(audit_replay_overflow_kprobe, struct xfrm_state *x, struct sk_buff *skb)
-{
-	return on_replay_overflow(x, skb);
-}
+ON_ENTRY(xfrm_audit_state_replay, audit_replay, on_replay(x, skb, net_seq), struct xfrm_state *x,
+	 struct sk_buff *skb, __be32 net_seq)
+ON_ENTRY(xfrm_audit_state_icvfail, audit_icvfail, on_icvfail(x, skb), struct xfrm_state *x,
+	 struct sk_buff *skb, __u8 proto)
+ON_ENTRY(xfrm_audit_state_notfound, audit_notfound, on_notfound(skb, net_spi, net_seq), struct sk_buff *skb,
+	 __u16 family, __be32 net_spi, __be32 net_seq)
+ON_ENTRY(xfrm_audit_state_notfound_simple, audit_notfound_simple, on_notfound(skb, 0, 0), struct sk_buff *skb,
+	 __u16 family)
+ON_ENTRY(xfrm_audit_state_replay_overflow, audit_replay_overflow, on_replay_overflow(x, skb),
+	 struct xfrm_state *x, struct sk_buff *skb)

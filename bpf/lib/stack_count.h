@@ -3,9 +3,15 @@
 #ifndef XFRMSCOPE_STACK_COUNT_H
 #define XFRMSCOPE_STACK_COUNT_H
 
+#include "claim.h"
 #include "events.h"
 #include "stack_maps.h"
 #include "stacks.h"
+
+static __always_inline void forget(struct drop *d)
+{
+	__builtin_memset(d, 0, sizeof(*d));
+}
 
 /* What a new element starts as; too large for the stack of a program. */
 static const struct stack_count no_drops;
@@ -175,6 +181,25 @@ static __always_inline void account(void *ctx, struct drop *d, __u64 location, _
 		count_cause(d);
 	tell(ctx, d, location, slot, reason);
 	d->skb = 0;
+}
+
+/* For the packet and the drops programs, if they are there: they run later for the same packet on this CPU.
+ */
+static __always_inline void explain_drop(const struct drop *d, struct sk_buff *skb, __u32 slot)
+{
+	__u32 zero = 0;
+	struct claim_mark *mark = bpf_map_lookup_elem(&claimed_skb, &zero);
+
+	if (!mark)
+		return;
+	mark->mib = slot;
+	mark->cause = d->cause;
+	mark->seq = d->seq;
+	mark->top = d->top;
+	mark->distance = d->distance;
+	mark->spi = d->key.spi;
+	mark->dir = d->key.dir;
+	mark->explained = (__u64)skb;
 }
 
 #endif

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Programs on the entry of a kernel function, each in two forms: `name`, a fentry program, and
+ * `name_kprobe`, its twin for kernels on which that does not load. The loader keeps one of the two.
+ */
+#ifndef XFRMSCOPE_ENTRY_H
+#define XFRMSCOPE_ENTRY_H
+
+#include <bpf/bpf_tracing.h>
+
+/* `call` says what is to be done with the function's arguments, which follow as far as they are wanted. */
+#define ON_ENTRY(function, name, call, ...)        \
+	SEC("fentry/" #function)                   \
+	int BPF_PROG(name, __VA_ARGS__)            \
+	{                                          \
+		return call;                       \
+	}                                          \
+	SEC("kprobe/" #function)                   \
+	int BPF_KPROBE(name##_kprobe, __VA_ARGS__) \
+	{                                          \
+		return call;                       \
+	}
+
+#endif
