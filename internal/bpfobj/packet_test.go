@@ -330,20 +330,50 @@ func TestPacketHostile(t *testing.T) {
 			t.Errorf("%s: %+v, want class %d and no SA", c.name, got[0].Head, c.why)
 		}
 	}
-	rng := rand.New(rand.NewPCG(1, 2))
-	for range 2000 {
-		frame := append([]byte(nil), natt.Frame().Data...)
-		for range 1 + rng.IntN(6) {
-			frame[12+rng.IntN(50)] = byte(rng.Uint32())
+}
+
+// What chance builds is copied if the second decoder finds it to be of IPsec and no fragment's rest, with
+// the class, SPI and number that it finds, and no more bytes than there are.
+func TestPacketSecondDecoder(t *testing.T) {
+	p := loadTape(t, PacketConfig{})
+	spec, err := LoadWire(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := EnumNames(spec, "why")
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := map[string]bool{"esp": true, "esp_udp": true, "ah": true, "bad_ah": true, "bad_udp": true, "esp_short": true, "natt_short": true}
+	c := chance{rand.New(rand.NewPCG(20261127, 3))}
+	met := counts{}
+	for range 4000 {
+		program, r := "packet_ingress", rules{natt: []uint16{4500}}
+		if c.one(2) {
+			program, r.l3 = "packet_egress_l3", true
 		}
-		frame = frame[:34+rng.IntN(len(frame)-34)+1] // the kernel runs nothing shorter
-		for _, program := range []string{"packet_ingress", "packet_egress_l3"} {
-			p.feed(program, frame)
+		frame := c.frame(r.l3)
+		if len(frame) < 14+40 { // the kernel runs nothing shorter before TC
+			continue
 		}
-		for _, r := range p.drain() {
-			if len(r.Data) > len(frame) || int(r.Head.WireLen) != len(frame) {
-				t.Fatalf("%d bytes of %d, of a frame of %d: % x", len(r.Data), r.Head.WireLen, len(frame), frame)
+		p.feed(program, frame)
+		o := decode(frame, r)
+		met[o.class]++
+		got := p.drain()
+		if !copied[o.class] {
+			if len(got) != 0 {
+				t.Fatalf("%s copied a packet of class %s: %+v\n% x", program, o.class, got[0].Head, frame)
 			}
+			continue
+		}
+		if len(got) != 1 || names[got[0].Head.Class] != o.class || got[0].Head.Spi != o.spi || uint32(got[0].Head.Seq) != o.seq ||
+			len(got[0].Data) > len(frame) || int(got[0].Head.WireLen) != len(frame) {
+			t.Fatalf("%s: %+v; the second decoder says %+v\n% x", program, got, o, frame)
+		}
+	}
+	for class := range copied {
+		if met[class] == 0 {
+			t.Errorf("no packet of class %s: %v", class, met)
 		}
 	}
 }
