@@ -23,15 +23,16 @@ import (
 // events takes what is in the ring now.
 func (w *wire) events() []Event {
 	w.t.Helper()
-	rd, err := ringbuf.NewReader(w.Maps["events"])
-	if err != nil {
-		w.t.Fatal(err)
+	if w.ring == nil {
+		var err error
+		if w.ring, err = ringbuf.NewReader(w.Maps["events"]); err != nil {
+			w.t.Fatal(err)
+		}
+		w.ring.SetDeadline(time.Unix(1, 0))
 	}
-	defer rd.Close()
-	rd.SetDeadline(time.Unix(1, 0))
 	var out []Event
 	for {
-		rec, err := rd.Read()
+		rec, err := w.ring.Read()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return out
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -54,6 +55,7 @@ type wire struct {
 	*ebpf.Collection
 	t     testing.TB
 	names map[string][]string // enum values by enum
+	ring  *ringbuf.Reader     // once somebody has asked for events
 }
 
 // needBPF skips where programs cannot be loaded, but never under CI.
@@ -120,7 +122,12 @@ func loadWire(t testing.TB, lockfree bool, n uint32, configure func(*ebpf.Collec
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.Close)
+	t.Cleanup(func() {
+		if w.ring != nil {
+			w.ring.Close()
+		}
+		w.Close()
+	})
 	if err := FillSlots(w.Collection); err != nil {
 		t.Fatal(err)
 	}

@@ -135,7 +135,7 @@ func (r *Reader) fold(w ledger.WireSA) {
 	r.reap.order = append(r.reap.order, w.Key)
 	if len(r.reap.order) > foldedPerSlot*r.table.Cap() {
 		delete(r.reap.folded, r.reap.order[0])
-		r.reap.order = slices.Clone(r.reap.order[1:])
+		r.reap.order = r.reap.order[1:] // append copies what is left when there is no room behind it
 	}
 }
 
