@@ -42,7 +42,7 @@ type session struct {
 	ike     *listener                   // nil: the ring is not read
 	keep    func(ledger.Snapshot) error // gets each snapshot before the ledger does; nil: nobody wants it
 	names   *vici.Names                 // nil: nobody is asked
-	hooks   []ledger.Hook
+	hooks   []ledger.Hook               // beside those of the set
 	closing []func() error
 	devices map[uint32]string // names of devices that are not observed; of the goroutine that reads events
 }
@@ -97,7 +97,22 @@ func (s *session) open(ctx context.Context, o *liveOptions, opts probe.Options) 
 	}
 	s.source = ledger.Source{Kind: ledger.KindLive, Name: hostname(), Kernel: kernelRelease(), Netns: name}
 	s.ledger = ledger.New(s.source)
-	s.hooks = s.set.Hooks()
+	return s.followDevices()
+}
+
+// followDevices keeps the hooks where they belong while devices come and go. Where that cannot be, what there
+// is now is observed, and the hooks say so.
+func (s *session) followDevices() error {
+	if len(s.set.Plan().Wire) == 0 {
+		return nil
+	}
+	follower, err := s.set.Follow()
+	if err != nil {
+		s.hooks = append(s.hooks, ledger.Hook{Name: "devices that come and go", Why: err.Error(),
+			Costs: "a device that is made anew is not observed"})
+		return nil
+	}
+	s.closing = append(s.closing, follower.Close)
 	return nil
 }
 
@@ -197,7 +212,9 @@ func (s *session) roll(period time.Duration) {
 const seldom = 30 * time.Second
 
 // allHooks tells where the session looks and where it cannot.
-func (s *session) allHooks() []ledger.Hook { return slices.Concat(s.hooks, s.sadb.hooks()) }
+func (s *session) allHooks() []ledger.Hook {
+	return slices.Concat(s.set.Hooks(), s.hooks, s.sadb.hooks())
+}
 
 // watch keeps the reader's view of pending numbers fresh until d has passed (0: without end) or the
 // context ends.

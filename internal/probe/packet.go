@@ -158,13 +158,13 @@ func (s *Set) attachPacketWire(f facts, d Device, dir Direction) bool {
 		}
 		l, err := attachOne(h, c, prog)
 		if err == nil {
-			s.add(h, l, c, why)
+			s.addWire(h, l, c, why, true)
 			s.packet.points[point] = true
 			return true
 		}
 		why = append(why, fmt.Sprintf("%s: %v", c.Way, explainAttach(err, c.Way, d)))
 	}
-	s.add(h, nil, Candidate{}, why)
+	s.addWire(h, nil, Candidate{}, why, true)
 	return false
 }
 
@@ -217,6 +217,8 @@ func (s *Set) Packets() (src PacketSource, ok bool) {
 	if s.packet.maps == nil {
 		return src, false
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	m := s.packet.maps.Maps
 	points := maps.Clone(s.packet.points)
 	for _, h := range s.hooks {

@@ -142,6 +142,8 @@ type Plan struct {
 	Objects  []Hook  // of all other objects, in their order
 	Options  Options // with its defaults filled in
 
+	Everything bool // devices were chosen because there is nothing to choose by
+
 	caps Capabilities
 }
 
@@ -161,6 +163,9 @@ func Make(caps Capabilities, devices []Device, opts Options) (Plan, error) {
 			return Plan{}, err
 		}
 		p.Notes = append(p.Notes, notes...)
+		if _, complete := owners(devices, opts.SAs); len(opts.Interfaces) == 0 {
+			p.Everything = !complete
+		}
 		for _, d := range chosen {
 			p.Wire = append(p.Wire, wireHooks(caps, d, opts.Mode)...)
 		}

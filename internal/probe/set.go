@@ -31,10 +31,11 @@ type Set struct {
 	objects []loadedObject
 	packet  packetSet // empty: nobody asked for packets
 
-	mu       sync.Mutex
-	links    []attached // in the order of attaching
-	detached bool
-	closed   bool
+	mu        sync.Mutex  // of plan.Wire, hooks and what follows, once Follow is at work
+	links     []attached  // in the order of attaching
+	wireHooks []*wireHook // those of devices, which come and go
+	detached  bool
+	closed    bool
 }
 
 type attached struct {
@@ -42,11 +43,22 @@ type attached struct {
 	closer io.Closer
 }
 
-// Plan is what the set was made from.
-func (s *Set) Plan() Plan { return s.plan }
+// Plan is what the set was made from. Its wire hooks include those of devices that have come since, and of
+// those that are gone.
+func (s *Set) Plan() Plan {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.plan
+	p.Wire = slices.Clone(p.Wire)
+	return p
+}
 
 // Hooks tells of every planned hook whether it is attached, how or why not, and what that costs.
-func (s *Set) Hooks() []ledger.Hook { return slices.Clone(s.hooks) }
+func (s *Set) Hooks() []ledger.Hook {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.hooks)
+}
 
 // Notes are remarks on the choice of devices and objects, for the user.
 func (s *Set) Notes() []string { return slices.Clone(s.notes) }
@@ -56,6 +68,8 @@ func (s *Set) Netns() *netns.Handle { return s.ns }
 
 // Attached counts the hooks that are attached.
 func (s *Set) Attached() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	n := 0
 	for _, h := range s.hooks {
 		if h.Attached {
@@ -67,10 +81,30 @@ func (s *Set) Attached() int {
 
 // add notes a hook that was tried: attached by l, or not and why.
 func (s *Set) add(h Hook, l io.Closer, c Candidate, why []string) {
-	out := ledger.Hook{Name: h.Name, Attached: l != nil}
-	reason := strings.Join(why, "; ")
 	if l != nil {
 		s.links = append(s.links, attached{h.Name, l})
+	}
+	s.hooks = append(s.hooks, describe(h, l != nil, c, why))
+}
+
+// addWire does the same for a hook on a device, which takes the place of one of the same name.
+func (s *Set) addWire(h Hook, l io.Closer, c Candidate, why []string, copies bool) {
+	at := slices.IndexFunc(s.wireHooks, func(w *wireHook) bool { return w.plan.Name == h.Name })
+	if at < 0 {
+		at = len(s.wireHooks)
+		s.wireHooks = append(s.wireHooks, &wireHook{hook: len(s.hooks)})
+		s.hooks = append(s.hooks, ledger.Hook{})
+	}
+	w := s.wireHooks[at]
+	w.plan, w.closer, w.copies = h, l, copies
+	s.hooks[w.hook] = describe(h, l != nil, c, why)
+}
+
+// describe says how a hook is attached, or why it is not.
+func describe(h Hook, holds bool, c Candidate, why []string) ledger.Hook {
+	out := ledger.Hook{Name: h.Name, Attached: holds}
+	reason := strings.Join(why, "; ")
+	if holds {
 		out.Why = string(c.Way)
 		// What fell short only matters, and what is not seen only then, where native XDP did.
 		if c.Way != WayXDP {
@@ -82,11 +116,13 @@ func (s *Set) add(h Hook, l io.Closer, c Candidate, why []string) {
 	} else {
 		out.Why, out.Costs = reason, h.Costs
 	}
-	s.hooks = append(s.hooks, out)
+	return out
 }
 
 // Source is what a reader needs of the set.
 func (s *Set) Source() (reader.Source, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	src := reader.Source{Programs: make(map[string]*ebpf.Program)}
 	if s.wire != nil {
 		maps, err := reader.WireMapsOf(s.wire.maps.Maps)
@@ -161,6 +197,15 @@ func (s *Set) Detach() error {
 		}
 	}
 	s.links = nil
+	for _, w := range slices.Backward(s.wireHooks) {
+		if w.closer == nil {
+			continue
+		}
+		if err := w.closer.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("detach %s: %w", w.plan.Name, err))
+		}
+		w.closer = nil
+	}
 	return errors.Join(errs...)
 }
 

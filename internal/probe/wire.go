@@ -134,7 +134,7 @@ func (s *Set) attachWire() error {
 	held := 0
 	for _, h := range s.plan.Wire {
 		l, c, why := s.wire.attach(h)
-		s.add(h, l, c, why)
+		s.addWire(h, l, c, why, false)
 		switch {
 		case l != nil:
 			held++

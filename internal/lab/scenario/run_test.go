@@ -64,18 +64,24 @@ func raise(t *testing.T, o tunnel.Options, prepare func(*tunnel.Tunnel) error, r
 		}
 		b.closing("injector", b.path.Close)
 	}
-	for _, sa := range append(append([]tunnel.SA{}, b.tunnel.AtoB...), b.tunnel.BtoA...) {
-		flow, err := traffic.Open(traffic.Ends{From: sa.From.Inside().Do, To: sa.To.Inside().Do, Src: sa.Src, Dst: sa.Dst, Port: tunnel.Port})
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.closing("flow", flow.Close)
-		b.flows[sa.SPI] = flow
-	}
+	b.openFlows()
 	if b.before, err = b.tunnel.B.XfrmStat(); err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// openFlows gives each of the tunnel's SAs somebody to send through it.
+func (b *bench) openFlows() {
+	b.t.Helper()
+	for _, sa := range append(append([]tunnel.SA{}, b.tunnel.AtoB...), b.tunnel.BtoA...) {
+		flow, err := traffic.Open(traffic.Ends{From: sa.From.Inside().Do, To: sa.To.Inside().Do, Src: sa.Src, Dst: sa.Dst, Port: tunnel.Port})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		b.closing("flow", flow.Close)
+		b.flows[sa.SPI] = flow
+	}
 }
 
 // as is the bench for the checks of a subtest.

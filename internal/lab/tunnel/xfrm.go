@@ -5,6 +5,7 @@ package tunnel
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,12 @@ const (
 	saltBytes = 4
 	hmacBytes = 32
 )
+
+// AddSAs installs what Options.NoSAs has left out, for who wants something to happen before.
+func (t *Tunnel) AddSAs() error {
+	t.Options.NoSAs = false
+	return errors.Join(t.addEncapSockets(), t.addSAs())
+}
 
 // addEncapSockets opens what makes the kernel take ESP out of UDP: a socket of each gateway with
 // UDP_ENCAP set. Nobody ever reads from it.

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"xfrmscope/internal/lab/inject"
+	"xfrmscope/internal/lab/tunnel"
+)
+
+// oneOfEach is a fault of each kind, on one SA, among the first 200 numbers.
+func oneOfEach(spi uint32) []inject.Rule {
+	var rules []inject.Rule
+	for _, r := range mixed.rules {
+		if r.Action == inject.Delay {
+			r.Seqs = []uint32{60}
+		}
+		r.SPI = spi
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+// theirCauses is what xfrm drops of it.
+var theirCauses = map[string]int64{"replay_duplicate": 2, "replay_late": 1, "integrity_failed": 1}
+
+// checkEach judges a run with oneOfEach.
+func (b *bench) checkEach(o observation) {
+	b.t.Helper()
+	s := b.tunnel.AtoB[0]
+	b.checkOne(o, s, theirCauses)
+	o.checkFindings(b.t, "duplicate-packets "+name(s.SPI), "integrity-failed "+name(s.SPI), "path-loss "+name(s.SPI),
+		"replay-window-too-small "+name(s.SPI))
+}
+
+// TestReaderStopped stops xfrmscope by SIGSTOP while most of the packets and all of the faults pass: counts
+// are the kernel's work, and nothing of them may be missing when it goes on.
+func TestReaderStopped(t *testing.T) {
+	tunnel.Need(t)
+	b := open(t, tunnel.Options{}, oneOfEach(tunnel.FirstSPIAtoB))
+	s := b.tunnel.AtoB[0]
+	b.send(s, 10)
+	b.settle()
+	if err := b.tool.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	b.send(s, 240)
+	b.settle()
+	time.Sleep(2 * horizon) // so that it wakes up with all of its timers overdue
+	if err := b.tool.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	b.send(s, 50)
+	b.checkEach(b.finish())
+}
+
+// TestTwoAtOnce has two observers on one device, who must not see each other, and one of whom leaves first.
+func TestTwoAtOnce(t *testing.T) {
+	tunnel.Need(t)
+	b := open(t, tunnel.Options{}, oneOfEach(tunnel.FirstSPIAtoB))
+	other := *b
+	other.tool = startTool(t, b.tunnel.B)
+	s, back := b.tunnel.AtoB[0], b.tunnel.BtoA[0]
+	b.send(s, 250)
+	b.send(back, 40)
+	first := b.finish()
+	b.checkEach(first)
+	b.checkOut(first, back.SPI, 40)
+	b.send(s, 50)
+	b.send(back, 10)
+	second := other.finish()
+	other.checkEach(second)
+	other.checkOut(second, back.SPI, 50)
+}
+
+// TestClockSteps sets the machine's clock an hour forward and two back while packets pass. The ledger's time
+// is a clock that nobody can set.
+func TestClockSteps(t *testing.T) {
+	tunnel.Need(t)
+	step := func(d time.Duration) {
+		t.Helper()
+		now := unix.NsecToTimeval(time.Now().Add(d).UnixNano())
+		if err := unix.Settimeofday(&now); err != nil {
+			t.Fatalf("set the clock: %v", err)
+		}
+	}
+	began := time.Now()
+	b := open(t, tunnel.Options{}, oneOfEach(tunnel.FirstSPIAtoB))
+	s := b.tunnel.AtoB[0]
+	b.send(s, 40)
+	step(time.Hour)
+	t.Cleanup(func() { step(time.Hour) })
+	b.send(s, 120)
+	step(-2 * time.Hour)
+	b.send(s, 140)
+	o := b.finish()
+	b.checkEach(o)
+	if d := time.Duration(o.report.Source.DurationS * float64(time.Second)); d < horizon || d > time.Since(began) {
+		t.Errorf("the report is about %s, the test took %s", d, time.Since(began))
+	}
+}
+
+// TestESPLoadedLate starts xfrmscope on a kernel that has not loaded ESP yet, as a gateway does that boots.
+func TestESPLoadedLate(t *testing.T) {
+	tunnel.Need(t)
+	// SAs of tests before this one are let go of in the background.
+	var out []byte
+	var err error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if out, err = exec.Command("modprobe", "-r", "esp4").CombinedOutput(); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatalf("unload esp4: %v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("modprobe", "esp4").CombinedOutput(); err != nil {
+			t.Errorf("load esp4: %v: %s", err, out)
+		}
+	})
+	b := open(t, tunnel.Options{NoSAs: true}, oneOfEach(tunnel.FirstSPIAtoB))
+	if loaded(t, "esp4") {
+		t.Fatal("invalid run: something has loaded esp4 before the first SA")
+	}
+	if err := b.tunnel.AddSAs(); err != nil {
+		t.Fatal(err)
+	}
+	if !loaded(t, "esp4") {
+		t.Fatal("invalid run: the SAs work without esp4")
+	}
+	b.openFlows()
+	s := b.tunnel.AtoB[0]
+	b.send(s, 250)
+	b.checkEach(b.finish())
+}
+
+func loaded(t *testing.T, module string) bool {
+	t.Helper()
+	out, err := exec.Command("lsmod").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains("\n"+string(out), "\n"+module+" ")
+}
+
+// TestAsynchronousCipher has every packet decrypted by somebody else later, so that xfrm_input() ends before it is
+// known whether the packet is good.
+func TestAsynchronousCipher(t *testing.T) {
+	tunnel.Need(t)
+	asynchronous(t)
+	for _, o := range []tunnel.Options{{}, {ESN: true, ReplayWindow: 64}} {
+		label := "window 32"
+		if o.ESN {
+			label = "ESN"
+		}
+		t.Run(label, func(t *testing.T) {
+			b := open(t, o, oneOfEach(tunnel.FirstSPIAtoB), "--latency")
+			s, back := b.tunnel.AtoB[0], b.tunnel.BtoA[0]
+			b.send(s, 250)
+			b.send(back, 60)
+			got := b.finish()
+			for _, x := range []struct {
+				spi       uint32
+				direction string
+			}{{s.SPI, "in"}, {back.SPI, "out"}} {
+				if l := got.find(t, x.spi, x.direction).Latency; l == nil || l.Async == 0 {
+					t.Errorf("invalid run: no packet of %s was finished later: %+v", name(x.spi), l)
+				}
+			}
+			for i := range got.report.SAs { // what they take is another test's question
+				got.report.SAs[i].Latency = nil
+			}
+			b.checkOut(got, back.SPI, 60)
+			if o.ESN {
+				b.checkOne(got, s, map[string]int64{"replay_duplicate": 2, "integrity_failed": 1})
+				got.checkFindings(t, "duplicate-packets "+name(s.SPI), "integrity-failed "+name(s.SPI), "path-loss "+name(s.SPI))
+				return
+			}
+			b.checkEach(got)
+		})
+	}
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scenario
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Of include/uapi/linux/cryptouser.h and include/linux/crypto.h.
+const (
+	cryptoNewAlg      = 0x10
+	cryptoDelAlg      = 0x11
+	cryptoPriorityVal = 1
+	cryptoTypeAEAD    = 3
+	cryptoTypeMask    = 0xf
+	mostUrgent        = 9999
+)
+
+// cryptoAlg is struct crypto_user_alg.
+type cryptoAlg struct {
+	name, driver, module   [64]byte
+	kind, mask, refs, flag uint32
+}
+
+// asynchronous makes the kernel prefer AES-GCM through cryptd, which hands each packet to a worker, for all
+// SAs that are made until the test ends.
+func asynchronous(t *testing.T) {
+	t.Helper()
+	if out, err := exec.Command("modprobe", "-a", "crypto_user", "cryptd").CombinedOutput(); err != nil {
+		t.Fatalf("load cryptd: %v: %s", err, out)
+	}
+	conn, err := netlink.Dial(unix.NETLINK_CRYPTO, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := askCrypto(conn, cryptoNewAlg, "cryptd("+gcm+")"); err != nil {
+		t.Fatalf("prefer an asynchronous cipher: %v", err)
+	}
+	driver := ""
+	for _, d := range drivers(t) {
+		if strings.HasPrefix(d, "cryptd(") {
+			driver = d
+		}
+	}
+	// SAs hold on to their cipher until they are let go of, which the kernel does in the background.
+	t.Cleanup(func() {
+		var err error
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+			if err = askCrypto(conn, cryptoDelAlg, driver); !errors.Is(err, unix.EBUSY) {
+				break
+			}
+		}
+		if err != nil {
+			t.Errorf("forget the asynchronous cipher %q: %v", driver, err)
+		}
+	})
+}
+
+const gcm = "rfc4106(gcm(aes))"
+
+func askCrypto(conn *netlink.Conn, kind netlink.HeaderType, driver string) error {
+	alg := cryptoAlg{kind: cryptoTypeAEAD, mask: cryptoTypeMask}
+	copy(alg.driver[:], driver)
+	data := append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(&alg)), unsafe.Sizeof(alg))...)
+	if kind == cryptoNewAlg {
+		more := netlink.NewAttributeEncoder()
+		more.Uint32(cryptoPriorityVal, mostUrgent)
+		priority, err := more.Encode()
+		if err != nil {
+			return err
+		}
+		data = append(data, priority...)
+	}
+	_, err := conn.Execute(netlink.Message{Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Acknowledge}, Data: data})
+	if err != nil {
+		return fmt.Errorf("driver %q: %w", driver, err)
+	}
+	return nil
+}
+
+// drivers are those that the kernel has for AES-GCM in ESP.
+func drivers(t *testing.T) (found []string) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/crypto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range strings.Split(string(text), "\n\n") {
+		fields := map[string]string{}
+		for line := range strings.Lines(entry) {
+			key, value, _ := strings.Cut(line, ":")
+			fields[strings.TrimSpace(key)] = strings.TrimSpace(value)
+		}
+		if fields["name"] == gcm {
+			found = append(found, fields["driver"])
+		}
+	}
+	return found
+}
