@@ -110,6 +110,9 @@ func frame(spi, seq uint32) []byte {
 	return b
 }
 
+// peer is who sends them.
+var peer = netip.MustParseAddr("192.0.2.1")
+
 func in(spi uint32) ledger.SAKey {
 	return ledger.SAKey{Dst: netip.MustParseAddr("192.0.2.2"), SPI: ledger.SPI(spi), Proto: ledger.ESP, Direction: ledger.In}
 }
