@@ -40,7 +40,7 @@ func (l *Ledger) observeDrops(s Snapshot, baseline bool) {
 	for _, d := range s.HostDrops {
 		now[d.DropID] += d.Packets
 	}
-	l.drops.observe(now, baseline)
+	l.drops.observeEach(now, baseline)
 }
 
 // dropList draws up the drops of the run, the most first. Which way a packet with an ESP header was

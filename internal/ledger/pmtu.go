@@ -45,15 +45,17 @@ func (l *Ledger) observePMTU(s Snapshot, baseline bool) {
 	if s.PMTU.Events != nil {
 		p.eventsSeen = true
 		p.totals.observe(s.PMTU.Totals, baseline)
-		p.now = map[PMTUKey]PMTUEventInput{}
+		if p.now == nil {
+			p.now = map[PMTUKey]PMTUEventInput{}
+		}
 		packets, sent, late := map[PMTUKey]uint64{}, map[PMTUKey]uint64{}, map[PMTUKey]uint64{}
 		for _, e := range s.PMTU.Events {
 			p.now[e.Key] = e
 			packets[e.Key], sent[e.Key], late[e.Key] = e.Packets, e.Sent, e.Late
 		}
-		p.packets.observe(packets, baseline)
-		p.sent.observe(sent, baseline)
-		p.late.observe(late, baseline)
+		p.packets.observeEach(packets, baseline)
+		p.sent.observeEach(sent, baseline)
+		p.late.observeEach(late, baseline)
 	}
 	if s.PMTU.Routes != nil {
 		p.routes = map[[2]netip.Addr]RouteInput{}

@@ -71,6 +71,22 @@ func (t *tally[K]) observe(now map[K]uint64, baseline bool) {
 	}
 }
 
+// observeEach is observe for a table that lets go of entries which have not moved for long: each of its counters
+// ends by itself, and counts from zero when it comes back.
+func (t *tally[K]) observeEach(now map[K]uint64, baseline bool) {
+	for k, v := range t.last {
+		if n, there := now[k]; there && int64(n) >= v {
+			continue
+		}
+		if moved := v - t.base[k]; moved != 0 {
+			t.kept[k] += moved
+		}
+		delete(t.base, k)
+		delete(t.last, k)
+	}
+	t.observe(now, baseline)
+}
+
 // total is what each counter moved by; counters that did not move are left out.
 func (t *tally[K]) total() map[K]int64 {
 	sum := make(map[K]int64, len(t.last))

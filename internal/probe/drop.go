@@ -24,11 +24,17 @@ var dropObject = object{
 	configure: func(spec *ebpf.CollectionSpec, f facts, o Options) error {
 		return bpfobj.ConfigureDrop(spec, len(f.tables.Reasons) > 0, o.NATTPorts)
 	},
-	part: func(coll *ebpf.Collection, f facts) (reader.Part, error) {
-		src := reader.DropSource{Host: coll.Maps["host_drops"], Stray: coll.Maps["stray_drops"], Reason: f.tables.ReasonName}
-		if f.symbols != nil {
-			src.Location = kernel.NewLateSymbols(f.symbols).Name
-		}
-		return src.Part()
+	part: func(coll *ebpf.Collection, f facts) (reader.Part, error) { return dropSource(coll, f).Part() },
+	aging: func(coll *ebpf.Collection, f facts) ([]reader.Aging, error) {
+		a, err := dropSource(coll, f).Aging()
+		return []reader.Aging{a}, err
 	},
+}
+
+func dropSource(coll *ebpf.Collection, f facts) reader.DropSource {
+	src := reader.DropSource{Host: coll.Maps["host_drops"], Stray: coll.Maps["stray_drops"], Reason: f.tables.ReasonName}
+	if f.symbols != nil {
+		src.Location = kernel.NewLateSymbols(f.symbols).Name
+	}
+	return src
 }

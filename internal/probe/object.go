@@ -32,6 +32,8 @@ type object struct {
 	maps func(*Set) *ebpf.Collection
 	// part makes what fills in the object's share of a snapshot; nil: it has none.
 	part func(*ebpf.Collection, facts) (reader.Part, error)
+	// aging are its tables in which a run without end has to make room; nil: none.
+	aging func(*ebpf.Collection, facts) ([]reader.Aging, error)
 }
 
 // objects lists them all, in the order in which they are attached.
@@ -222,6 +224,13 @@ func (o loadedObject) source(src *reader.Source) error {
 	}
 	if part != nil {
 		src.Parts = append(src.Parts, part)
+	}
+	if o.aging != nil {
+		aging, err := o.aging(o.coll, o.facts)
+		if err != nil {
+			return fmt.Errorf("read the %s programs: %w", o.name, err)
+		}
+		src.Aging = append(src.Aging, aging...)
 	}
 	if src.Events == nil {
 		src.Events, src.Lost = o.coll.Maps["events"], o.coll.Maps["lost_counts"]

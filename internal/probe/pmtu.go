@@ -44,8 +44,10 @@ var pmtuObject = object{
 	configure: func(spec *ebpf.CollectionSpec, _ facts, o Options) error {
 		return bpfobj.ConfigurePMTU(spec, o.NATTPorts)
 	},
-	part: func(coll *ebpf.Collection, _ facts) (reader.Part, error) {
-		m := reader.PMTUMaps{Own: coll.Maps["pmtu_own"], Told: coll.Maps["pmtu_told"], Totals: coll.Maps["pmtu_totals"]}
-		return m.Part, nil
-	},
+	part:  func(coll *ebpf.Collection, _ facts) (reader.Part, error) { return pmtuMaps(coll).Part, nil },
+	aging: func(coll *ebpf.Collection, _ facts) ([]reader.Aging, error) { return pmtuMaps(coll).Aging(), nil },
+}
+
+func pmtuMaps(coll *ebpf.Collection) reader.PMTUMaps {
+	return reader.PMTUMaps{Own: coll.Maps["pmtu_own"], Told: coll.Maps["pmtu_told"], Totals: coll.Maps["pmtu_totals"]}
 }

@@ -4,6 +4,7 @@ package reader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,21 +23,28 @@ type DropSource struct {
 	Reason   func(number uint32) string
 }
 
-// Part fills in Snapshot.HostDrops.
-func (s DropSource) Part() (Part, error) {
+// dropNames are those of enum drop_stage and drop_hook (bpf/lib), from the compiled object.
+func dropNames() (stages, hooks []string, err error) {
 	spec, err := bpfobj.LoadDrop()
 	if err != nil {
-		return nil, fmt.Errorf("load drop object: %w", err)
+		return nil, nil, fmt.Errorf("load drop object: %w", err)
 	}
-	stages, err := bpfobj.EnumNames(spec, "drop_stage")
-	if err != nil {
-		return nil, err
+	if stages, err = bpfobj.EnumNames(spec, "drop_stage"); err != nil {
+		return nil, nil, err
 	}
-	hooks, err := bpfobj.EnumNames(spec, "drop_hook")
-	if err != nil {
-		return nil, err
+	if hooks, err = bpfobj.EnumNames(spec, "drop_hook"); err != nil {
+		return nil, nil, err
 	}
 	hooks[0] = "" // none
+	return stages, hooks, nil
+}
+
+// Part fills in Snapshot.HostDrops.
+func (s DropSource) Part() (Part, error) {
+	stages, hooks, err := dropNames()
+	if err != nil {
+		return nil, err
+	}
 	return func(_ context.Context, snap *ledger.Snapshot) error {
 		out := []ledger.HostDrop{}
 		sum := map[ledger.DropID]uint64{}
@@ -62,6 +70,63 @@ func (s DropSource) Part() (Part, error) {
 		snap.HostDrops = out
 		return nil
 	}, nil
+}
+
+// Aging are the tables that it is read from.
+func (s DropSource) Aging() (Aging, error) {
+	stages, hooks, err := dropNames()
+	if err != nil {
+		return Aging{}, err
+	}
+	before := map[ledger.DropID]uint64{}
+	return Aging{"drops", func() (err error) {
+		before, err = s.prune(before, func(k *bpfobj.DropKey) ledger.DropID {
+			id, _ := s.identify(k, stages, hooks)
+			return id
+		})
+		return err
+	}}, nil
+}
+
+// prune makes room once one of the tables runs short of it, and returns what stands now. Several entries can
+// be one drop in the ledger's words, in either table: they go together or not at all, so that what the ledger
+// reads never goes back by a part.
+func (s DropSource) prune(before map[ledger.DropID]uint64, identity func(*bpfobj.DropKey) ledger.DropID) (map[ledger.DropID]uint64, error) {
+	tables := []*ebpf.Map{s.Host, s.Stray}
+	now := map[ledger.DropID]uint64{}
+	entries := make([]map[bpfobj.DropKey]ledger.DropID, len(tables))
+	short := false
+	for i, m := range tables {
+		entries[i] = map[bpfobj.DropKey]ledger.DropID{}
+		if err := eachPerCPU(m, func(key bpfobj.DropKey, perCPU []uint64) {
+			id := identity(&key)
+			entries[i][key] = id
+			now[id] += Sum(perCPU, add)
+		}); err != nil {
+			return nil, err
+		}
+		short = short || crowded(len(entries[i]), m)
+	}
+	if !short {
+		return now, nil
+	}
+	gone := map[ledger.DropID]bool{}
+	for id, n := range now {
+		was, ok := before[id]
+		gone[id] = ok && was == n
+	}
+	for i, m := range tables {
+		for key, id := range entries[i] {
+			if !gone[id] {
+				continue
+			}
+			delete(now, id)
+			if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				return nil, err
+			}
+		}
+	}
+	return now, nil
 }
 
 // identify puts a key into the ledger's words; false where it is no drop, or of no known namespace.

@@ -75,6 +75,14 @@ func (m PMTUMaps) Part(_ context.Context, snap *ledger.Snapshot) error {
 	return nil
 }
 
+// Aging are the tables that it is read from.
+func (m PMTUMaps) Aging() []Aging {
+	each := func(t *ebpf.Map, fn func(bpfobj.PMTUKey, uint64)) error {
+		return eachEntry(t, func(k bpfobj.PMTUKey, c bpfobj.PMTUCount) { fn(k, c.Packets) })
+	}
+	return []Aging{agingOf(m.Own, "pmtu_own", each, nil), agingOf(m.Told, "pmtu_told", each, nil)}
+}
+
 // pmtuEvent is an entry in the ledger's terms.
 func pmtuEvent(k bpfobj.PMTUKey, c bpfobj.PMTUCount, kinds []string, when clock) ledger.PMTUEventInput {
 	e := ledger.PMTUEventInput{

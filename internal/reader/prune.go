@@ -5,19 +5,45 @@ package reader
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
 
 	"xfrmscope/internal/bpfobj"
-	"xfrmscope/internal/ledger"
 )
 
-// pruner remembers what the tables of the stack programs held at the last Prune.
-type pruner struct {
-	stack   map[bpfobj.StackKey]uint64
-	unknown map[bpfobj.StackKey]uint64
+// Aging is a table that programs fill and never empty. It lets go of entries that stand as they stood at the
+// last time, once it runs short of room.
+type Aging struct {
+	name  string
+	prune func() error
 }
+
+// agingOf makes an Aging of a table whose entries only grow: sum says how far one has come. What keep holds
+// stays whether it moves or not; nil: nothing does.
+func agingOf[K comparable](m *ebpf.Map, name string, each func(*ebpf.Map, func(K, uint64)) error, keep func(K) bool) Aging {
+	var before map[K]uint64
+	return Aging{name, func() (err error) {
+		before, err = pruneTable(m, before, each, keep)
+		return err
+	}}
+}
+
+// perCPU walks a table in which each CPU has a value of its own.
+func perCPU[K comparable, V any](sum func(V) uint64) func(*ebpf.Map, func(K, uint64)) error {
+	return func(m *ebpf.Map, fn func(K, uint64)) error {
+		return eachPerCPU(m, func(key K, values []V) {
+			n := uint64(0)
+			for _, v := range values {
+				n += sum(v)
+			}
+			fn(key, n)
+		})
+	}
+}
+
+func itself(n uint64) uint64 { return n }
 
 // Prune lets go of what has been over for so long, so that a run without end needs no more room than a
 // short one: SAs that the kernel no longer has and that are silent, and, where they run short, entries of
@@ -27,7 +53,7 @@ func (r *Reader) Prune(age time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.opts.Now()
-	errs := []error{r.pruneStack()}
+	errs := []error{r.pruneTables()}
 	if r.table == nil {
 		return errors.Join(errs...)
 	}
@@ -57,43 +83,45 @@ func (r *Reader) Prune(age time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// pruneStack makes room in the tables that the stack programs fill and never empty.
-func (r *Reader) pruneStack() error {
-	m := r.src.Stack
-	if m == nil {
-		return nil
+// aging lists the tables that make room: those of the stack programs and those of Source.Aging.
+func (r *Reader) aging() []Aging {
+	out := slices.Clone(r.src.Aging)
+	if m := r.src.Stack; m != nil {
+		out = append(out,
+			agingOf(m.Counts, "stack_counts", perCPU[bpfobj.StackKey](func(c bpfobj.StackCount) uint64 {
+				return Sum([]uint64(c.Causes[:]), add)
+			}), func(k bpfobj.StackKey) bool { return r.reap.known[stackKey(k)] }),
+			agingOf(m.Unknown, "unknown_spis", perCPU[bpfobj.StackKey](itself), nil))
+		if m.Refused != nil {
+			out = append(out, agingOf(m.Refused, "refusals", perCPU[bpfobj.RefusalKey](func(c bpfobj.Refusal) uint64 { return c.Packets }), nil))
+		}
 	}
-	var err error
-	r.prune.stack, err = pruneTable(m.Counts, r.prune.stack, r.reap.known, func(c bpfobj.StackCount) uint64 {
-		return Sum([]uint64(c.Causes[:]), add)
-	})
-	if err != nil {
-		return fmt.Errorf("prune stack_counts: %w", err)
+	return out
+}
+
+// pruneTables makes room in the tables that the programs fill and never empty.
+func (r *Reader) pruneTables() error {
+	var errs []error
+	for _, a := range r.tables {
+		if err := a.prune(); err != nil {
+			errs = append(errs, fmt.Errorf("prune %s: %w", a.name, err))
+		}
 	}
-	r.prune.unknown, err = pruneTable(m.Unknown, r.prune.unknown, nil, func(n uint64) uint64 { return n })
-	if err != nil {
-		return fmt.Errorf("prune unknown_spis: %w", err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // pruneTable deletes what stands as it stood before, if more than three quarters of a table are in use,
 // and returns what stands now.
-func pruneTable[V any](m *ebpf.Map, before map[bpfobj.StackKey]uint64, keep map[ledger.SAKey]bool,
-	sum func(V) uint64) (map[bpfobj.StackKey]uint64, error) {
-	now := map[bpfobj.StackKey]uint64{}
-	if err := eachPerCPU(m, func(key bpfobj.StackKey, perCPU []V) {
-		for _, v := range perCPU {
-			now[key] += sum(v)
-		}
-	}); err != nil {
+func pruneTable[K comparable](m *ebpf.Map, before map[K]uint64, each func(*ebpf.Map, func(K, uint64)) error, keep func(K) bool) (map[K]uint64, error) {
+	now := map[K]uint64{}
+	if err := each(m, func(key K, n uint64) { now[key] = n }); err != nil {
 		return nil, err
 	}
-	if uint32(len(now))*4 <= m.MaxEntries()*3 {
+	if !crowded(len(now), m) {
 		return now, nil
 	}
 	for key, n := range now {
-		if was, ok := before[key]; !ok || was != n || keep[stackKey(key)] {
+		if was, ok := before[key]; !ok || was != n || keep != nil && keep(key) {
 			continue
 		}
 		if err := m.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -103,3 +131,6 @@ func pruneTable[V any](m *ebpf.Map, before map[bpfobj.StackKey]uint64, keep map[
 	}
 	return now, nil
 }
+
+// crowded says whether more than three quarters of a table are in use.
+func crowded(used int, m *ebpf.Map) bool { return uint32(used)*4 > m.MaxEntries()*3 }

@@ -28,6 +28,8 @@ type Source struct {
 	Sync func() error
 	// Parts fill in what other objects and sources know, after wire and stack were read.
 	Parts []Part
+	// Aging are the tables of other objects that make room in a run without end (Prune).
+	Aging []Aging
 }
 
 // Part fills in one source's share of a snapshot, in absolutes.
@@ -72,7 +74,7 @@ type Reader struct {
 	slots  []Slot // scratch
 	live   map[uint32]*slotRecord
 	reap   reaper
-	prune  pruner
+	tables []Aging // that make room
 	peers  map[peerKey]*peerTrack
 	beats  []ledger.KeepaliveReading          // as of the last sample
 	beaten map[ledger.KeepaliveReading]uint64 // by binding, as of the sample before
@@ -119,6 +121,7 @@ func New(src Source, opts Options) (*Reader, error) {
 	r := &Reader{src: src, opts: opts, names: names, live: make(map[uint32]*slotRecord)}
 	r.peers, r.beaten = make(map[peerKey]*peerTrack), make(map[ledger.KeepaliveReading]uint64)
 	r.reap.folded = make(map[ledger.SAKey]ledger.WireSA)
+	r.tables = r.aging()
 	r.started = opts.Now()
 	mono, err := monoNow()
 	if err != nil {
