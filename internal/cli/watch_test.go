@@ -12,75 +12,26 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"xfrmscope/internal/lab/terminal"
 )
-
-// terminal is a tmux server of its own, with one window in which a command runs.
-type terminal struct {
-	t      *testing.T
-	socket string
-}
-
-// openTerminal runs a shell command in a real terminal of the given size.
-func openTerminal(t *testing.T, width, height int, command string) *terminal {
-	t.Helper()
-	term := &terminal{t, filepath.Join(t.TempDir(), "tmux")}
-	term.tmux("-f", "/dev/null", "new-session", "-d", "-s", "w", "-x", strconv.Itoa(width), "-y", strconv.Itoa(height), command)
-	// The server ends with its session, and whatever still runs in it is hung up on.
-	t.Cleanup(func() { _ = exec.Command("tmux", "-S", term.socket, "kill-session", "-t", "w").Run() })
-	return term
-}
-
-func (m *terminal) tmux(args ...string) string {
-	m.t.Helper()
-	out, err := exec.Command("tmux", append([]string{"-S", m.socket}, args...)...).CombinedOutput()
-	if err != nil {
-		m.t.Fatalf("tmux %s: %v: %s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-func (m *terminal) keys(names ...string) {
-	m.t.Helper()
-	for _, n := range names {
-		m.tmux("send-keys", "-t", "w", n)
-	}
-}
-
-// await waits until everything that is asked for is on the screen, and returns the screen.
-func (m *terminal) await(patterns ...string) string {
-	m.t.Helper()
-	var screen, missing string
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
-		screen, missing = m.tmux("capture-pane", "-p", "-t", "w"), ""
-		for _, p := range patterns {
-			if !regexp.MustCompile(p).MatchString(screen) {
-				missing = p
-			}
-		}
-		if missing == "" {
-			return screen
-		}
-	}
-	m.t.Fatalf("%q does not appear on the screen:\n%s", missing, screen)
-	return ""
-}
 
 // TestWatchInTerminal drives watch in a real terminal: what is sent appears, keys and sizes are followed,
 // and the terminal is left as it was.
 func TestWatchInTerminal(t *testing.T) {
-	needTerminal(t)
+	terminal.Need(t)
 	ns := terminalNamespace(t)
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
-	term := openTerminal(t, 120, 40, fmt.Sprintf(`export LANG=C.UTF-8; cd %s; stty -g >before; echo what was there before
+	term := terminal.Open(t, 120, 40, fmt.Sprintf(`export LANG=C.UTF-8; cd %s; stty -g >before; echo what was there before
 sh -c 'echo $$ >pid; exec %s watch --netns %s --interface wan --stats --ready-file ready'
 echo exit $?; stty -g >after.new; mv after.new after; exec sleep 600`, dir, watchProgram(t), ns))
 	awaitWatchFile(t, at("ready"))
-	term.await("no SAs: none", "nothing found")
+	term.Await("no SAs: none", "nothing found")
 
 	// Of the numbers 1 to 20, 4 and 5 never come; 9 comes after 11, 15 twice.
 	sendESP(t, ns, 1, 2, 3, 6, 7, 8, 10, 11, 9, 12, 13, 14, 15, 15, 16, 17, 18, 19, 20)
-	screen := term.await(`\?0xc0ffee01 in +192\.0\.2\.1 +- +- +\S+ +\S+ +10% +2 +1 `, "lost 2 ")
+	screen := term.Await(`\?0xc0ffee01 in +192\.0\.2\.1 +- +- +\S+ +\S+ +10% +2 +1 `, "lost 2 ")
 	for i, l := range strings.Split(strings.TrimRight(screen, "\n"), "\n") {
 		if n := len([]rune(l)); n > 120 {
 			t.Errorf("line %d has %d columns", i, n)
@@ -88,43 +39,43 @@ echo exit $?; stty -g >after.new; mv after.new after; exec sleep 600`, dir, watc
 	}
 	// The cost is in view, and the memory is what the kernel says of the maps that the process holds.
 	memory := float64(heldByMaps(t, strings.TrimSpace(watchFile(t, at("pid"))))) / (1 << 20)
-	term.await(fmt.Sprintf(`cost +\d+ ns/run +BPF [\d.]+ %% +CPU [\d.]+ %% +maps %.1f MiB +events lost 0 withheld 0`, memory))
+	term.Await(fmt.Sprintf(`cost +\d+ ns/run +BPF [\d.]+ %% +CPU [\d.]+ %% +maps %.1f MiB +events lost 0 withheld 0`, memory))
 
-	term.tmux("resize-window", "-t", "w", "-x", "80", "-y", "24")
-	screen = term.await(`(?m)^enter SA .* c cost$`, `0xc0ffee01 in +192\.0\.2\.1 `, `(?m)^nothing found$`)
+	term.Tmux("resize-window", "-t", "w", "-x", "80", "-y", "24")
+	screen = term.Await(`(?m)^enter SA .* c cost$`, `0xc0ffee01 in +192\.0\.2\.1 `, `(?m)^nothing found$`)
 	if strings.Contains(screen, "BIT/S") {
 		t.Errorf("a column is shown at 80 that does not fit:\n%s", screen)
 	}
 
-	term.keys("Enter")
-	term.await(`SA 0xc0ffee01 in +192\.0\.2\.1 > 192\.0\.2\.2`, `sent by the peer +20`, `- lost on the path +2`, `= unique +18  1 late`, `\+ duplicates +1`, `= arrived +19`)
-	term.keys("End")
-	term.await(`duplicate 192\.0\.2\.1 > 192\.0\.2\.2 seq=15`, `gap +192\.0\.2\.1 > 192\.0\.2\.2 seq=6 skipped=2`)
-	term.keys("c")
-	term.await("PROGRAM +NS PER RUN +RUNS", `xdp_ingress +\d+ +\d+`)
-	term.keys("?")
-	term.await("sort by the column to the left")
-	term.keys("Escape")
-	term.await("PROGRAM")
-	term.keys("Escape")
-	term.await("SA 0xc0ffee01")
-	term.keys("Escape")
-	term.await("enter SA")
+	term.Keys("Enter")
+	term.Await(`SA 0xc0ffee01 in +192\.0\.2\.1 > 192\.0\.2\.2`, `sent by the peer +20`, `- lost on the path +2`, `= unique +18  1 late`, `\+ duplicates +1`, `= arrived +19`)
+	term.Keys("End")
+	term.Await(`duplicate 192\.0\.2\.1 > 192\.0\.2\.2 seq=15`, `gap +192\.0\.2\.1 > 192\.0\.2\.2 seq=6 skipped=2`)
+	term.Keys("c")
+	term.Await("PROGRAM +NS PER RUN +RUNS", `xdp_ingress +\d+ +\d+`)
+	term.Keys("?")
+	term.Await("sort by the column to the left")
+	term.Keys("Escape")
+	term.Await("PROGRAM")
+	term.Keys("Escape")
+	term.Await("SA 0xc0ffee01")
+	term.Keys("Escape")
+	term.Await("enter SA")
 
-	term.keys("p")
-	term.await("PAUSED")
+	term.Keys("p")
+	term.Await("PAUSED")
 	sendESP(t, ns, 21, 22, 23)
-	term.keys("p")
+	term.Keys("p")
 	// Two of 23: all that was sent has been counted before the account begins anew.
-	term.await(`every 1s`, `in +192\.0\.2\.1 +\S+ +8\.7% +2 +1 `)
-	term.keys("r")
+	term.Await(`every 1s`, `in +192\.0\.2\.1 +\S+ +8\.7% +2 +1 `)
+	term.Keys("r")
 	// Without an entry in the SA database there is nothing to show of it until its next packet.
-	term.await("no SAs: none", "over the time since the reset")
+	term.Await("no SAs: none", "over the time since the reset")
 	sendESP(t, ns, 24, 26)
-	term.await(`in +192\.0\.2\.1 +\S+ +33% +1 +0 `)
+	term.Await(`in +192\.0\.2\.1 +\S+ +33% +1 +0 `)
 
-	term.keys("q")
-	screen = term.await(`exit 0`, `watched 1 SA for .*: 1 packets? lost`)
+	term.Keys("q")
+	screen = term.Await(`exit 0`, `watched 1 SA for .*: 1 packets? lost`)
 	if !strings.Contains(screen, "what was there before") || strings.Contains(screen, "SPI") {
 		t.Errorf("what was on the screen before is not there again:\n%s", screen)
 	}
@@ -132,25 +83,25 @@ echo exit $?; stty -g >after.new; mv after.new after; exec sleep 600`, dir, watc
 	if before, after := watchFile(t, at("before")), watchFile(t, at("after")); before != after || before == "" {
 		t.Errorf("the terminal's settings were %q and are %q", before, after)
 	}
-	if flags := term.tmux("display-message", "-p", "-t", "w", "#{alternate_on} #{cursor_flag}"); strings.TrimSpace(flags) != "0 1" {
+	if flags := term.Tmux("display-message", "-p", "-t", "w", "#{alternate_on} #{cursor_flag}"); strings.TrimSpace(flags) != "0 1" {
 		t.Errorf("alternate screen and cursor are %q", flags)
 	}
 }
 
 // TestWatchWithoutColour looks at what reaches a terminal under NO_COLOR, and that SIGTERM restores it.
 func TestWatchWithoutColour(t *testing.T) {
-	needTerminal(t)
+	terminal.Need(t)
 	ns := terminalNamespace(t)
 	dir := t.TempDir()
 	pid := filepath.Join(dir, "pid")
-	term := openTerminal(t, 80, 24, fmt.Sprintf(
+	term := terminal.Open(t, 80, 24, fmt.Sprintf(
 		"export LANG=C.UTF-8 NO_COLOR=yes; sh -c 'echo $$ > %s; exec %s watch --netns %s --interface wan'; echo exit $?; exec sleep 600",
 		pid, watchProgram(t), ns))
-	term.await("no SAs: none")
+	term.Await("no SAs: none")
 	sendESP(t, ns, 1, 2, 5, 6)
-	term.await(`in +192\.0\.2\.1 +\S+ +33% +2 `)
+	term.Await(`in +192\.0\.2\.1 +\S+ +33% +2 `)
 	coloured := regexp.MustCompile("\x1b\\[[0-9;]*(3[0-7]|4[0-7]|9[0-7]|10[0-7])[0-9;]*m")
-	screen := term.tmux("capture-pane", "-e", "-p", "-t", "w")
+	screen := term.Tmux("capture-pane", "-e", "-p", "-t", "w")
 	if c := coloured.FindString(screen); c != "" {
 		t.Errorf("a colour on the screen: %q", c)
 	}
@@ -160,23 +111,10 @@ func TestWatchWithoutColour(t *testing.T) {
 	if out, err := exec.Command("kill", "-TERM", strings.TrimSpace(watchFile(t, pid))).CombinedOutput(); err != nil {
 		t.Fatalf("kill: %v: %s", err, out)
 	}
-	term.await(`exit 0`, `watched 1 SA`)
-	if flags := term.tmux("display-message", "-p", "-t", "w", "#{alternate_on} #{cursor_flag}"); strings.TrimSpace(flags) != "0 1" {
+	term.Await(`exit 0`, `watched 1 SA`)
+	if flags := term.Tmux("display-message", "-p", "-t", "w", "#{alternate_on} #{cursor_flag}"); strings.TrimSpace(flags) != "0 1" {
 		t.Errorf("alternate screen and cursor are %q", flags)
 	}
-}
-
-// needTerminal demands root and tmux; CI has both.
-func needTerminal(t *testing.T) {
-	t.Helper()
-	_, err := exec.LookPath("tmux")
-	if err == nil && os.Getuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("this test drives a terminal with tmux as root: uid %d, %v", os.Getuid(), err)
-	}
-	t.Skipf("this test drives a terminal with tmux as root: uid %d, %v", os.Getuid(), err)
 }
 
 func awaitWatchFile(t *testing.T, path string) {

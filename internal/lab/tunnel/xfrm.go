@@ -169,3 +169,23 @@ func (t *Tunnel) policyLine(direction string, sa SA) string {
 func (sa SA) Delete(g *Gateway) error {
 	return g.IP(fmt.Sprintf("xfrm state delete src %s dst %s proto esp spi %#x", sa.From.Outer, sa.To.Outer, sa.SPI))
 }
+
+// Rekey lets another SA take over at both ends, as an IKE daemon would: the receiver has it first, then the
+// sender, whose old one goes. The receiver's old one stays, so that nothing under way is lost; to Delete it
+// is the caller's.
+func (t *Tunnel) Rekey(old SA, spi uint32) (SA, error) {
+	sa := old
+	sa.SPI = spi
+	sender, receiver, err := t.stateLines(sa)
+	if err != nil {
+		return SA{}, err
+	}
+	for _, step := range []func() error{
+		func() error { return sa.To.IP(receiver) }, func() error { return sa.From.IP(sender) }, func() error { return old.Delete(old.From) },
+	} {
+		if err := step(); err != nil {
+			return SA{}, fmt.Errorf("rekey SA %#x: %w", old.SPI, err)
+		}
+	}
+	return sa, nil
+}
