@@ -50,6 +50,16 @@ func openPMTU(t *testing.T, o tunnel.Options) *pmtuBench {
 	p.bench = open(t, o, nil)
 	p.sa = p.tunnel.BtoA[0]
 	p.from, p.to = p.sa.From.Inside(), p.sa.To.Inside()
+	p.takeAll()
+	for _, ns := range []*tunnel.Namespace{p.from, p.to, p.tunnel.A.Namespace, p.tunnel.B.Namespace, p.tunnel.Path} {
+		p.counters[ns] = snmp(t, ns)
+	}
+	return p
+}
+
+// takeAll opens the silent port of every SA's receiver.
+func (p *pmtuBench) takeAll() {
+	p.t.Helper()
 	for _, sa := range append(slices.Clone(p.tunnel.AtoB), p.tunnel.BtoA...) {
 		p.must(sa.To.Inside().Do(func() error {
 			conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(sa.Dst, silentPort)))
@@ -59,10 +69,6 @@ func openPMTU(t *testing.T, o tunnel.Options) *pmtuBench {
 			return err
 		}))
 	}
-	for _, ns := range []*tunnel.Namespace{p.from, p.to, p.tunnel.A.Namespace, p.tunnel.B.Namespace, p.tunnel.Path} {
-		p.counters[ns] = snmp(t, ns)
-	}
-	return p
 }
 
 // rose is how far a counter of a namespace moved since the bench was opened.

@@ -5,6 +5,7 @@ package scenario
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -173,4 +174,113 @@ func TestTraceTooBig(t *testing.T) {
 	if t.Failed() {
 		t.Logf("%s\n%s", x.stdout.Bytes(), x.stderr.Bytes())
 	}
+}
+
+// TestTraceMTU demands every kind of path MTU event, each as often as it was made to happen: what is cut, what
+// the host behind the gateway is told, what does not become whole again, what a router says and what the route
+// takes from it; and, of another gateway, what its own sockets are told.
+func TestTraceMTU(t *testing.T) {
+	tunnel.Need(t)
+	const cut, big, torn, refused = 9, 7, 5, 3
+	t.Run("forwarded", func(t *testing.T) {
+		p := &pmtuBench{bench: raise(t, tunnel.Options{Hosts: true, Router: true}, func(*tunnel.Tunnel) error { return nil }, nil)}
+		in, out := p.tunnel.AtoB[0], p.tunnel.BtoA[0]
+		p.takeAll()
+		p.must(p.tunnel.B.Sysctl("ipv4/ipfrag_time", "1"))
+		x := launch(t, p.tunnel.B, "trace", "--json", "--no-inner", "--kind", "pmtu")
+		// First, as long as the host has not been told of an MTU: it would cut them itself.
+		p.datagrams(out, linkMTU, cut, false, 5*time.Millisecond)
+		p.datagrams(out, linkMTU, big, true, 5*time.Millisecond)
+		p.settle()
+		// Of ESP in pieces only the first ones pass.
+		p.nft(p.tunnel.Path, "add table ip torn", "add chain ip torn forward { type filter hook forward priority 0; }",
+			"add rule ip torn forward ip protocol esp ip frag-off & 0x1fff != 0 counter drop")
+		fails := snmp(t, p.tunnel.B.Namespace)["Ip.ReasmFails"]
+		p.datagrams(in, linkMTU, torn, false, 5*time.Millisecond)
+		for end := time.Now().Add(patience); snmp(t, p.tunnel.B.Namespace)["Ip.ReasmFails"] < fails+torn; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the pieces are still waited for")
+			}
+		}
+		// The router says once what fits; from then on it is this gateway that does.
+		p.narrowPath()
+		p.datagrams(out, innerMTU, 1, true, 0)
+		p.settle()
+		p.datagrams(out, innerMTU, refused, true, 5*time.Millisecond)
+		p.settle()
+		x.checkMTU(t, map[string]int{
+			"fragmented " + name(out.SPI): cut,
+			fmt.Sprintf("tell_sender %s mtu=%d bytes=%d", name(out.SPI), innerMTU, linkMTU): big,
+			"reasm_expired " + name(in.SPI):                                                  torn,
+			fmt.Sprintf("told %s mtu=%d", name(out.SPI), narrow):                             1,
+			fmt.Sprintf("applied to %s mtu=%d", p.tunnel.A.Outer, narrow):                    1,
+			fmt.Sprintf("tell_sender %s mtu=%d bytes=%d", name(out.SPI), squeezed, innerMTU): refused,
+		})
+	})
+	t.Run("sockets", func(t *testing.T) {
+		p := &pmtuBench{bench: raise(t, tunnel.Options{Router: true}, func(*tunnel.Tunnel) error { return nil }, nil)}
+		out := p.tunnel.BtoA[0]
+		x := launch(t, p.tunnel.B, "trace", "--json", "--no-inner", "--kind", "pmtu")
+		p.offer(out, linkMTU, big)
+		p.settle()
+		x.checkMTU(t, map[string]int{fmt.Sprintf("tell_socket %s mtu=%d bytes=%d", name(out.SPI), innerMTU, linkMTU): big})
+	})
+}
+
+// checkMTU ends a trace and demands exactly these path MTU events.
+func (x *tool) checkMTU(t *testing.T, want map[string]int) {
+	t.Helper()
+	x.end(t)
+	got := map[string]int{}
+	for _, e := range traceEvents(t, x) {
+		switch e.What {
+		case "tell_sender", "tell_socket":
+			got[fmt.Sprintf("%s %s mtu=%d bytes=%d", e.What, e.SPI, e.MTU, e.Bytes)]++
+		case "fragmented", "reasm_expired":
+			got[e.What+" "+e.SPI]++
+		case "told":
+			got[fmt.Sprintf("%s %s mtu=%d", e.What, e.SPI, e.MTU)]++
+		case "applied":
+			got[fmt.Sprintf("%s to %s mtu=%d", e.What, e.Dst, e.MTU)]++
+		default:
+			t.Errorf("unwanted: %+v", e)
+		}
+	}
+	diff(t, "events", want, got)
+	if !strings.Contains(x.stderr.String(), "; 0 withheld by the rate limit, 0 lost") {
+		t.Errorf("losses: %s", x.stderr.Bytes())
+	}
+	if t.Failed() {
+		t.Logf("%s\n%s", x.stdout.Bytes(), x.stderr.Bytes())
+	}
+}
+
+// offer has a socket of a gateway send so many datagrams that must not be cut, each once: that they do not fit
+// it is told at once.
+func (p *pmtuBench) offer(sa tunnel.SA, inner, count int) {
+	p.t.Helper()
+	p.must(sa.From.Do(func() error {
+		conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(sa.Src, 0)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(sa.Dst, silentPort)))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var set error
+		err = raw.Control(func(fd uintptr) {
+			set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+		})
+		if err = errors.Join(err, set); err != nil {
+			return err
+		}
+		for range count {
+			if _, err := conn.Write(make([]byte, inner-28)); !errors.Is(err, unix.EMSGSIZE) {
+				return fmt.Errorf("%d octets: %v, want %v", inner, err, unix.EMSGSIZE)
+			}
+		}
+		return nil
+	}))
 }
