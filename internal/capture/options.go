@@ -96,8 +96,12 @@ type File struct {
 	Trigger string `json:"trigger,omitempty"` // why it was written, with Last
 }
 
+// StatsSchema names the form of Stats in JSON: docs/capture.schema.json.
+const StatsSchema = "xfrmscope-capture/1"
+
 // Stats are what was seen and lost, by interface of the files.
 type Stats struct {
+	Schema     string           `json:"schema"`
 	Files      []File           `json:"files"`
 	Interfaces []InterfaceStats `json:"interfaces"`
 	Evicted    uint64           `json:"evicted"`    // packets that made room for others in memory, unwritten

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -43,12 +42,6 @@ type Recorder struct {
 	triggered  time.Time
 	err        error // of writing: ends Run
 	full       chan struct{}
-}
-
-// saInfo is what else is known of an SA.
-type saInfo struct {
-	reqid uint32
-	name  string
 }
 
 // tick is how often held packets are looked through; with Hold it bounds how late a packet is on disk.
@@ -89,25 +82,6 @@ func (r *Recorder) closeRing() error {
 		return nil
 	}
 	return r.ring.Close()
-}
-
-// SetSAs tells which SAs there are, for the comments. Those that are gone stay known.
-func (r *Recorder) SetSAs(sad []ledger.SADEntry, names []ledger.SAName) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range sad {
-		info := r.sas[e.Key]
-		info.reqid = e.ReqID
-		r.sas[e.Key] = info
-	}
-	for _, n := range names {
-		info := r.sas[n.Key]
-		if info.reqid == 0 {
-			info.reqid = n.ReqID
-		}
-		info.name = strings.Trim(n.Connection+"/"+n.Child, "/")
-		r.sas[n.Key] = info
-	}
 }
 
 // Choose tells the kernel which SPIs are wanted, where the packet programs were asked to look at them
@@ -386,7 +360,7 @@ func (r *Recorder) counts() []places {
 func (r *Recorder) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Stats{Files: slices.Clone(r.out.done), Evicted: r.evicted, Suppressed: r.suppressed, Interfaces: []InterfaceStats{}}
+	s := Stats{Schema: StatsSchema, Files: slices.Clone(r.out.done), Evicted: r.evicted, Suppressed: r.suppressed, Interfaces: []InterfaceStats{}}
 	if s.Files == nil {
 		s.Files = []File{}
 	}

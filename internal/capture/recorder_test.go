@@ -85,7 +85,7 @@ func TestOrderOfTime(t *testing.T) {
 	now := time.Now()
 	r.wire(now.Add(2*time.Millisecond), 2, bpfobj.OrderNext)
 	r.wire(now.Add(time.Millisecond), 1, bpfobj.OrderFirst)
-	r.SetSAs([]ledger.SADEntry{{Key: r.held[0].key, ReqID: 42}}, []ledger.SAName{{Key: r.held[0].key, Connection: "gw", Child: "net"}})
+	r.SetSAs([]ledger.SADEntry{{Key: r.held[0].key, ReqID: 42}}, []ledger.SAName{{Key: r.held[0].key, Connection: "gw", Child: "net"}}, time.Now())
 	if err := r.finish(); err != nil {
 		t.Fatal(err)
 	}
@@ -214,5 +214,19 @@ func TestMend(t *testing.T) {
 	p.mend()
 	if binary.BigEndian.Uint16(p.data[2:]) != 100 || checksum(p.data[:20]) != 0 {
 		t.Errorf("header % x", p.data[:20])
+	}
+}
+
+// TestForgetsSAs lets an SA go, which stays known while packets of it may be written, and not for ever.
+func TestForgetsSAs(t *testing.T) {
+	r := newRig(t, Options{Last: 30 * time.Second, After: time.Second})
+	gone, stays := ledger.SAKey{SPI: 1}, ledger.SAKey{SPI: 2}
+	at := time.Now()
+	r.SetSAs([]ledger.SADEntry{{Key: gone, ReqID: 1}, {Key: stays, ReqID: 2}}, nil, at)
+	for i, want := range []int{2, 1} {
+		r.SetSAs([]ledger.SADEntry{{Key: stays, ReqID: 2}}, nil, at.Add([]time.Duration{30 * time.Second, 2 * time.Minute}[i]))
+		if _, known := r.sas[stays]; !known || len(r.sas) != want {
+			t.Errorf("%d are known, want %d: %v", len(r.sas), want, r.sas)
+		}
 	}
 }

@@ -84,7 +84,7 @@ Exit status: 0, or 2 for wrong usage and 3 where nothing can be captured.`,
 	f.StringSliceVar(&o.spis, "spi", nil, "only SAs with this `SPI` (0x… or decimal), repeatable")
 	f.UintSliceVar(&o.reqids, "reqid", nil, "only SAs with this `reqid`, repeatable; SAs that come later are found within a second")
 	f.StringVar(&o.peer, "peer", "", "only packets from or to this `prefix` (outer address)")
-	f.StringVar(&o.dir, "dir", "", "only this `direction`: in or out")
+	f.StringVar(&o.dir, "direction", "", "only packets going this `way`: in or out")
 	f.StringSliceVar(&o.only, "only", nil, "only these `packets`: drops, late, duplicates, all; repeatable")
 	f.Uint64Var(&o.files.Packets, "packets", 0, "end after so many `packets` were written; 0: no limit")
 	f.Var(&o.fileSize, "file-size", "begin a new file after so many `bytes`, e.g. 100MiB")
@@ -96,7 +96,8 @@ Exit status: 0, or 2 for wrong usage and 3 where nothing can be captured.`,
 	f.StringSliceVar(&o.triggers, "trigger", nil,
 		"with --last: write when this `happens`: drop, late, any-finding, or a finding's id; repeatable")
 	f.Var(&o.buffer, "buffer", "`bytes` of the ring between kernel and xfrmscope")
-	f.BoolVar(&o.json, "json", false, "print what was written and lost as JSON at the end")
+	f.BoolVar(&o.json, "json", false, "print what was written and lost as JSON at the end (docs/capture.schema.json)")
+	f.Lookup("reqid").DefValue = "" // not "[]"
 	return cmd
 }
 
@@ -134,7 +135,7 @@ func (o *captureFlags) check() error {
 	case "out":
 		p.Dirs = 2
 	default:
-		return fmt.Errorf("capture: --dir %q: want in or out", o.dir)
+		return fmt.Errorf("capture: --direction %q: want in or out", o.dir)
 	}
 	for _, text := range o.spis {
 		var spi ledger.SPI
@@ -194,7 +195,7 @@ func (o *captureFlags) words() string {
 		add("reqid", strings.Trim(fmt.Sprint(o.reqids), "[]"))
 	}
 	add("peer", o.peer)
-	add("dir", o.dir)
+	add("direction", o.dir)
 	add("only", strings.Join(o.only, ","))
 	return strings.Join(out, " ")
 }
@@ -210,6 +211,7 @@ func (o *captureFlags) run(ctx context.Context, out, progress io.Writer) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	s.roll(captureWindow)
 	if o.byFinding() {
 		if err := s.listen(nil); err != nil {
 			return err
@@ -234,6 +236,9 @@ func (o *captureFlags) run(ctx context.Context, out, progress io.Writer) (err er
 	}
 	return o.summary(rec.Stats(), out, progress)
 }
+
+// captureWindow is what findings that trigger are judged by: the last one or two of it.
+const captureWindow = 5 * time.Minute
 
 // record runs the session and the recorder side by side.
 func (o *captureFlags) record(ctx context.Context, s *session, rec *capture.Recorder, progress io.Writer) error {
@@ -262,14 +267,14 @@ func (o *captureFlags) record(ctx context.Context, s *session, rec *capture.Reco
 	g.Go(func() error {
 		ready := false
 		known := map[string]bool{}
-		return s.each(done, 0, time.Second, func(r ledger.Report) error {
+		return s.steps(done, 0, time.Second, func() error {
 			if !ready {
 				ready = true
 				fmt.Fprintln(progress, s.announce(o.duration))
 				return o.live.ready()
 			}
 			if o.byFinding() {
-				known = o.findings(rec.Trigger, report.New(r).Findings, known)
+				known = o.findings(rec.Trigger, report.New(s.rolling.Report()).Findings, known)
 			}
 			return nil
 		})

@@ -41,6 +41,7 @@ func TestScripts(t *testing.T) {
 		}
 		t.Skip("these scripts load BPF programs and make network namespaces: run as root")
 	}
+	schemas := publishedSchemas(t)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
@@ -54,6 +55,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"json": jsonCmd, "fresh": freshCmd, "await": awaitCmd, "esp": espCmd, "ike": ikeCmd, "scrape": scrapeCmd,
+			"valid": schemas.validCmd,
 		},
 	})
 }

@@ -65,7 +65,7 @@ Exit status: 0 all can be observed, 1 something is missing, 3 nothing can be obs
 		}),
 	}
 	o.live.addFlags(cmd.Flags())
-	cmd.Flags().BoolVar(&o.json, "json", false, "report as JSON")
+	cmd.Flags().BoolVar(&o.json, "json", false, "report as JSON (schema xfrmscope-doctor/1)")
 	return cmd
 }
 
@@ -75,6 +75,9 @@ const (
 	verdictPart    = "part"    // some have not
 	verdictNothing = "nothing" // none can be attached
 )
+
+// doctorSchema names the form of a diagnosis in JSON: docs/doctor.schema.json.
+const doctorSchema = "xfrmscope-doctor/1"
 
 // diagnosis is what doctor found; it marshals to the object of `doctor --json`.
 type diagnosis struct {
@@ -114,7 +117,7 @@ type doctorHook struct {
 // error; what is missing is a result.
 func examine(ctx context.Context, opts probe.Options) (d diagnosis, err error) {
 	d = diagnosis{
-		Schema: ledger.Schema, Kernel: kernelRelease(), Netns: opts.Netns, Verdict: verdictNothing,
+		Schema: doctorSchema, Kernel: kernelRelease(), Netns: opts.Netns, Verdict: verdictNothing,
 		Features: []feature{}, Hooks: []doctorHook{}, Host: []hostCheck{}, Confined: []kernel.Confinement{},
 	}
 	d.Confined = append(d.Confined, kernel.Confinements("")...)

@@ -40,7 +40,7 @@ func (s *session) recorder(o capture.Options, spis []ledger.SPI, reqids map[uint
 				return err
 			}
 		}
-		rec.SetSAs(snap.SAD, snap.Names)
+		rec.SetSAs(snap.SAD, snap.Names, snap.At)
 		return follow.choose(rec, snap.SAD, snap.At)
 	}
 	return rec, nil
