@@ -40,6 +40,7 @@ func (f *traceFilter) addFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.spis, "spi", nil, "only SAs with this `SPI` (0x… or decimal), repeatable")
 	flags.StringSliceVar(&f.peers, "peer", nil, "only packets from or to this `prefix`, or address, repeatable: the outer addresses where there are any")
 	flags.UintSliceVar(&f.reqids, "reqid", nil, "only SAs with this `reqid`, which the two directions of a tunnel share, repeatable")
+	flags.Lookup("reqid").DefValue = "" // not "[]"
 	flags.StringSliceVar(&f.directions, "direction", nil, "only packets going this `way`: in or out")
 	flags.StringSliceVar(&f.kinds, "kind", nil, "only events of this `kind`, repeatable: sa_new, gap, duplicate, late, stale, restart, "+
 		"jump, rebind, ike, xfrm_drop, host_drop (IPsec dropped outside xfrm), pmtu (what does not fit)")
