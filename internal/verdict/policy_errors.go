@@ -4,6 +4,7 @@ package verdict
 
 import (
 	"fmt"
+	"slices"
 
 	"xfrmscope/internal/ledger"
 )
@@ -100,6 +101,7 @@ type occurrence struct {
 }
 
 func occurrences(r *ledger.Report, causes ...ledger.Cause) (out []occurrence) {
+	told := map[string]int64{} // by counter
 	for _, c := range causes {
 		seen := int64(0)
 		for i := range r.SAs {
@@ -109,15 +111,32 @@ func occurrences(r *ledger.Report, causes ...ledger.Cause) (out []occurrence) {
 				seen += n
 			}
 		}
-		if n := totalOf(r, c) - seen; n > 0 {
+		n := totalOf(r, c) - seen
+		if r.Kernel.WithoutSA == nil && asksAll(causes, c.Counter()) {
+			// The counter does not say which of the causes moved it: the first one asked for stands for all.
+			n = r.Kernel.XfrmStat[c.Counter()] - told[c.Counter()] - seen
+		}
+		if n > 0 {
 			o := occurrence{c, n, nil, "", "stack hooks", sure(witnessed, blurred(r))}
 			if r.Kernel.WithoutSA == nil {
 				o.where, o.conf = "/proc/net/xfrm_stat", sure(counted)
 			}
 			out = append(out, o)
+			seen += n
 		}
+		told[c.Counter()] += seen
 	}
 	return out
+}
+
+// asksAll says whether every cause that moves a counter is among these.
+func asksAll(causes []ledger.Cause, counter string) bool {
+	for _, c := range ledger.Causes() {
+		if c.Counter() == counter && !slices.Contains(causes, c) {
+			return false
+		}
+	}
+	return counter != ""
 }
 
 func (o occurrence) finding(id ID, severity Severity) Finding {

@@ -28,11 +28,12 @@ func processingKinds() []Kind {
 // no SPI to read (esp_remove_trailer, xfrm_parse_spi). Their integrity was not what was wrong.
 func packetMalformed(r *ledger.Report) []Finding {
 	why := map[ledger.Cause]string{
-		ledger.ProtoError: "after decryption their padding or trailer made no sense, or the cipher refused them",
-		ledger.InHdrError: "no SPI and number could be read from them",
+		ledger.ProtoError:  "after decryption their padding or trailer made no sense, they were dummies (RFC 4303 section 2.6), or the cipher refused them",
+		ledger.InHdrError:  "no SPI and number could be read from them",
+		ledger.PolHdrError: "after decryption the headers inside could not be read for the policy check",
 	}
 	var out []Finding
-	for _, o := range occurrences(r, ledger.ProtoError, ledger.InHdrError) {
+	for _, o := range occurrences(r, ledger.ProtoError, ledger.InHdrError, ledger.PolHdrError) {
 		f := o.finding(PacketMalformed, Warning)
 		f.Summary = fmt.Sprintf("%s were dropped, because %s%s.", packets(o.n), why[o.cause], o.named)
 		if n := integrityAmong(o.sa); n > 0 && o.cause == ledger.ProtoError {
@@ -64,10 +65,16 @@ func integrityAmong(sa *ledger.SA) int64 {
 // tunnel check of xfrm_input).
 func saModeDisagreement(r *ledger.Report) []Finding {
 	var out []Finding
-	for _, o := range occurrences(r, ledger.StateModeError) {
+	for _, o := range occurrences(r, ledger.InnerModeError, ledger.StateModeError) {
 		severity := Warning
-		if o.sa != nil && o.sa.Own != nil && o.sa.Own.Packets <= o.n {
-			severity = Critical // nothing gets through
+		if o.sa != nil && o.sa.Own != nil {
+			through := o.sa.Own.Packets
+			if o.cause.AfterDecap() {
+				through -= o.n // the SA's own count has them
+			}
+			if through <= 0 {
+				severity = Critical
+			}
 		}
 		f := o.finding(SAModeDisagreement, severity)
 		mode := ""
@@ -90,13 +97,14 @@ func saModeDisagreement(r *ledger.Report) []Finding {
 // processingFailed is what this host had no means for: memory, a place in a queue, a cipher that works.
 func processingFailed(r *ledger.Report) []Finding {
 	why := map[ledger.Cause]string{
-		ledger.InError:       "there was no memory for them, or they lost their route on the way",
-		ledger.InBufferError: "they were wrapped more often than xfrm unwraps (6 times), or an offload reported failure",
-		ledger.OutError:      "there was no memory for their headers, or their checksum could not be computed",
-		ledger.OutProtoError: "encrypting them failed",
+		ledger.InError:        "there was no memory for them, or they lost their route on the way",
+		ledger.InBufferError:  "they were wrapped more often than xfrm unwraps (6 times), or an offload reported failure",
+		ledger.PolBufferError: "their policies demand more SAs than xfrm checks (6)",
+		ledger.OutError:       "there was no memory for their headers, or their checksum could not be computed",
+		ledger.OutProtoError:  "encrypting them failed",
 	}
 	var out []Finding
-	for _, o := range occurrences(r, ledger.InError, ledger.InBufferError, ledger.OutError, ledger.OutProtoError) {
+	for _, o := range occurrences(r, ledger.InError, ledger.InBufferError, ledger.PolBufferError, ledger.OutError, ledger.OutProtoError) {
 		f := o.finding(ProcessingFailed, Warning)
 		f.Summary = fmt.Sprintf("%s were dropped, because %s%s.", packets(o.n), why[o.cause], o.named)
 		f.Remedy = []Remedy{{For: forHost, Text: "Look for failed allocations, and for trouble with the cipher or the card that does it.",

@@ -13,7 +13,8 @@ func covered(c ledger.Cause) bool {
 		ledger.AcquireError, ledger.StateDirError, ledger.OutNoStates, ledger.OutPolBlock, ledger.OutBundleGenError,
 		ledger.OutDirError, ledger.OutPolError, ledger.OutPolDead, ledger.OutBundleCheckError,
 		ledger.OutSeqError,
-		ledger.ProtoError, ledger.InHdrError, ledger.StateModeError, ledger.InError, ledger.InBufferError, ledger.OutError, ledger.OutProtoError:
+		ledger.ProtoError, ledger.InHdrError, ledger.PolHdrError, ledger.StateModeError, ledger.InnerModeError,
+		ledger.InError, ledger.InBufferError, ledger.PolBufferError, ledger.OutError, ledger.OutProtoError:
 		return true
 	}
 	return false
