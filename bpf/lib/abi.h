@@ -51,6 +51,7 @@ enum aside {
 	ASIDE_VLAN,	  /* one tag */
 	ASIDE_VLAN2,	  /* two tags */
 	ASIDE_PULLED,	  /* TC: headers were not linear and had to be pulled */
+	ASIDE_FRAG_ESP,	  /* first fragment of ESP, in UDP or not; it has ASIDE_FRAG_FIRST as well */
 	ASIDE_MAX,
 };
 

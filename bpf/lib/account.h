@@ -312,9 +312,14 @@ static __always_inline void control(enum why why, struct view *v, const struct c
 
 static __always_inline void count_packet(enum why why, const struct view *v, const struct scene *at)
 {
+	__u32 asides = v->asides;
+
 	count_class(why, at->dir);
-	if (unlikely(v->asides))
-		count_asides(v->asides, at->dir);
+	if (likely(!asides))
+		return;
+	if ((why == WHY_ESP || why == WHY_ESP_UDP) && asides & ASIDE_BIT(ASIDE_FRAG_FIRST))
+		asides |= ASIDE_BIT(ASIDE_FRAG_ESP);
+	count_asides(asides, at->dir);
 }
 
 /*

@@ -21,7 +21,8 @@ const (
 	LockfreeAsideASIDE_VLAN       LockfreeAside = 2
 	LockfreeAsideASIDE_VLAN2      LockfreeAside = 3
 	LockfreeAsideASIDE_PULLED     LockfreeAside = 4
-	LockfreeAsideASIDE_MAX        LockfreeAside = 5
+	LockfreeAsideASIDE_FRAG_ESP   LockfreeAside = 5
+	LockfreeAsideASIDE_MAX        LockfreeAside = 6
 )
 
 type LockfreeByDirection struct {

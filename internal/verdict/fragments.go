@@ -92,22 +92,22 @@ func outerFragmentation(r *ledger.Report) []Finding {
 }
 
 // fragmentsArrive is for what the other end, or a router behind it, cuts. The wire hook sees a first
-// fragment's headers, but not which protocol was cut up, and the kernel counts all alike.
+// fragment's headers, those of ESP too; the kernel's counters of reassembly hold all protocols alike.
 func fragmentsArrive(r *ledger.Report) []Finding {
 	if r.Packets == nil {
 		return nil
 	}
-	first, esp := r.Packets.Asides[ledger.In]["frag_first"], r.Packets.Classes[ledger.In]["esp"]+r.Packets.Classes[ledger.In]["esp_udp"]
-	if first < fewFragments || first*100 < esp {
+	cut, esp := r.Packets.Asides[ledger.In]["frag_esp"], r.Packets.Classes[ledger.In]["esp"]+r.Packets.Classes[ledger.In]["esp_udp"]
+	if cut < fewFragments || cut*100 < esp {
 		return nil
 	}
 	f := Finding{
-		ID: OuterFragmentation, Severity: Info, Confidence: sure(inferred, blurred(r)),
-		Summary: fmt.Sprintf("%d packets arrived in fragments, beside %d of ESP altogether: a peer, or a router on its side, cuts what does not fit. "+
-			"Each end can mend only what it sends: run this tool at the peer.", first, esp),
+		ID: OuterFragmentation, Severity: Info, Confidence: sure(witnessed, blurred(r)),
+		Summary: fmt.Sprintf("%d of %d ESP packets arrived in fragments: a peer, or a router on its side, cuts what does not fit. "+
+			"Each end can mend only what it sends: run this tool at the peer.", cut, esp),
 		Evidence: []Evidence{
-			{"packets.asides.in.frag_first", first, "packets", "wire", "first fragments, of any protocol"},
-			{"packets.classes.in.frag_later", r.Packets.Classes[ledger.In]["frag_later"], "fragments", "wire", "the others"},
+			{"packets.asides.in.frag_esp", cut, "packets", "wire", "first fragments of ESP"},
+			{"packets.classes.in.frag_later", r.Packets.Classes[ledger.In]["frag_later"], "fragments", "wire", "later ones, of any protocol"},
 		},
 		Remedy: []Remedy{{For: forPeer, Text: "At the sender: smaller inner packets (ip tcp adjust-mss, an MTU on the tunnel), so that ESP is not cut."}},
 	}

@@ -110,15 +110,23 @@ var pmtuScenarios = []Scenario{
 		sa := w.Inbound(0xc0ffee01, 32, false)
 		return func() {
 			sa.Deliver(80)
-			arriving(w, 80, 12)
+			arriving(w, 80, 12, 300)
 		}
-	}, Want: []verdict.ID{verdict.OuterFragmentation}, Says: []string{"12 packets arrived in fragments, beside 80"}, Grade: verdict.Info, Sure: 0.6},
+	}, Want: []verdict.ID{verdict.OuterFragmentation}, Says: []string{"12 of 80 ESP packets arrived in fragments"}, Grade: verdict.Info, Sure: 0.95},
+	{Name: "fragments of something else arrive", Prepare: func(w *ledgertest.World) func() {
+		w.WatchPMTU()
+		sa := w.Inbound(0xc0ffee01, 32, false)
+		return func() {
+			sa.Deliver(80)
+			arriving(w, 80, 0, 300)
+		}
+	}},
 	{Name: "a few fragments arrive", Prepare: func(w *ledgertest.World) func() {
 		w.WatchPMTU()
 		sa := w.Inbound(0xc0ffee01, 32, false)
 		return func() {
 			sa.Deliver(8000)
-			arriving(w, 8000, 12)
+			arriving(w, 8000, 12, 0)
 		}
 	}},
 	{Name: "large segments disappear", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
@@ -152,10 +160,10 @@ func table(list ...ledger.FlowReading) *ledger.FlowTable {
 	return &ledger.FlowTable{Flows: list, Fates: map[string]uint64{"opened": uint64(len(list))}}
 }
 
-// arriving lets the wire programs count ESP, and fragments beside it.
-func arriving(w *ledgertest.World, esp, fragments uint64) {
-	w.Packets = map[ledger.Direction]map[string]uint64{ledger.In: {"esp": esp, "frag_later": fragments}}
-	w.Asides = map[ledger.Direction]map[string]uint64{ledger.In: {"frag_first": fragments}}
+// arriving lets the wire programs count ESP, some of it and other packets in fragments.
+func arriving(w *ledgertest.World, esp, cut, others uint64) {
+	w.Packets = map[ledger.Direction]map[string]uint64{ledger.In: {"esp": esp, "frag_later": cut + others}}
+	w.Asides = map[ledger.Direction]map[string]uint64{ledger.In: {"frag_first": cut + others, "frag_esp": cut}}
 }
 
 // bulk is a connection of which one end sends segments through an SA, of a size, some of them again.
