@@ -81,6 +81,7 @@ func congestion(r *ledger.Report) []Finding {
 			},
 			Remedy: congestionRemedies(sa),
 		}
+		f.Evidence = append(f.Evidence, innerMarks(r, sa)...)
 		if lost > 0 {
 			f.Severity = pathSeverity(lost, *sa.Ledger.In.Sent)
 			f.Summary += fmt.Sprintf(" %s of %d got lost. %s", packets(lost), *sa.Ledger.In.Sent, p.sentence(sa))
@@ -92,6 +93,27 @@ func congestion(r *ledger.Report) []Finding {
 		out = append(out, f)
 	}
 	return out
+}
+
+// innerMarks is what connections inside the SA bear of the mark: the kernel hands it on when it decrypts,
+// unless the SA says otherwise, and the ends can only slow down if it does.
+func innerMarks(r *ledger.Report, sa *ledger.SA) []Evidence {
+	if r.Flows == nil {
+		return nil
+	}
+	var marked, packets int64
+	key := ledger.SAKey{Dst: sa.Dst, SPI: sa.SPI, Proto: sa.Proto, Direction: sa.Direction}
+	for i := range r.Flows.List {
+		for j := range r.Flows.List[i].Ends {
+			if e := &r.Flows.List[i].Ends[j]; e.SA != nil && e.SA.Key() == key {
+				marked, packets = marked+e.Congested, packets+e.Packets
+			}
+		}
+	}
+	if packets == 0 {
+		return nil
+	}
+	return []Evidence{{"flows.ecn_ce", marked, "packets", fromInner, fmt.Sprintf("with the mark inside, of %d of the connections that are followed", packets)}}
 }
 
 // delayedLoss is congestion that no router marked.

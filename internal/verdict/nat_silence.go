@@ -180,6 +180,7 @@ func oneWayTraffic(r *ledger.Report) []Finding {
 				{For: forHost, Text: "Let ESP in.", Commands: []string{
 					"nft add rule inet filter input ip protocol esp accept", "nft add rule inet filter input udp dport { 500, 4500 } accept"}},
 				{For: forStrongSwan, Text: "Where ESP is filtered on the way and nothing can be done about it, carry it in UDP.", Commands: []string{"connections.<conn>.encap = yes"}},
+				{For: forLibreswan, Text: "The same.", Commands: []string{"encapsulation=yes", "ipsec auto --replace <conn> && ipsec auto --up <conn>"}},
 				{For: forPeer, Text: "Look at the peer's counters of this SA: decrypted packets that rise say that the way there is whole (Cisco: show crypto ipsec sa peer)."},
 			},
 		}

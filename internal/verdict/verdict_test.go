@@ -88,6 +88,21 @@ func TestLateInsideThisHost(t *testing.T) {
 	}
 }
 
+// TestInnerMarks: a finding of marks outside says how many of them are inside as well.
+func TestInnerMarks(t *testing.T) {
+	for _, s := range verdicttest.Scenarios() {
+		if s.Name != "congestion that the ends are told of" {
+			continue
+		}
+		for _, e := range verdict.Judge(s.Report())[0].Evidence {
+			if e.Counter == "flows.ecn_ce" && e.Value == 9 {
+				return
+			}
+		}
+	}
+	t.Error("no evidence of the marks inside")
+}
+
 func TestExitCode(t *testing.T) {
 	for _, tc := range []struct {
 		severities []verdict.Severity

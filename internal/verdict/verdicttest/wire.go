@@ -76,6 +76,15 @@ var wireScenarios = []Scenario{
 		return func() { out.Send(1000); out.Wire.CE = 50 }
 	}},
 
+	{Name: "congestion that the ends are told of", Prepare: func(w *ledgertest.World) func() {
+		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)
+		return func() {
+			in.Deliver(1000)
+			in.Wire.CE = 12
+			sender, _ := w.Talk(in, out)
+			sender.Congested = 9
+		}
+	}, Want: []verdict.ID{verdict.Congestion}, Says: []string{"12 packets (1.2 %)"}, Grade: verdict.Info, Sure: 0.95},
 	{Name: "congestion without marks", Prepare: func(w *ledgertest.World) func() {
 		in, out := w.Inbound(0xc0ffee01, 32, false), w.Outbound(0xc0ffee02)
 		return func() {
