@@ -222,6 +222,9 @@ func decodeESP(s stretch, o *opinion, class string) string {
 	if !ok {
 		return "esp_short"
 	}
+	if slices.Contains(o.asides, "frag_first") {
+		o.aside("frag_esp")
+	}
 	o.spi, o.seq = binary.BigEndian.Uint32(head), binary.BigEndian.Uint32(head[4:])
 	return class
 }
