@@ -22,7 +22,8 @@ type output struct {
 	file    io.WriteCloser // nil: none is open
 	w       *pcap.Writer
 	current File
-	count   int // files so far
+	made    bool // the current file was created by us
+	count   int  // files so far
 	began   time.Time
 	base    []places // the points' counts when it began
 	kept    []string // numbered files that are there
@@ -87,7 +88,8 @@ func (nopCloser) Close() error { return nil }
 // open begins the next file. Captures hold what others should not read, so only their owner may.
 func (f *output) open(now time.Time, comment string, counts []places) error {
 	f.count++
-	f.current = File{Name: f.opts.name(f.count)}
+	f.current, f.made = File{Name: f.opts.name(f.count)}, false
+	f.inFile = make([]uint64, len(f.ifs))
 	if f.opts.Path == "-" {
 		f.file = nopCloser{f.opts.Stdout}
 	} else {
@@ -95,7 +97,7 @@ func (f *output) open(now time.Time, comment string, counts []places) error {
 		if err != nil {
 			return fmt.Errorf("create capture file: %w", err)
 		}
-		f.file = file
+		f.file, f.made = file, true
 	}
 	var about []pcap.Described
 	for _, i := range f.ifs {
@@ -106,7 +108,6 @@ func (f *output) open(now time.Time, comment string, counts []places) error {
 		return errors.Join(err, f.abandon())
 	}
 	f.w, f.began, f.base = w, now, counts
-	f.inFile = make([]uint64, len(f.ifs))
 	return f.w.Flush()
 }
 
@@ -117,6 +118,23 @@ func (f *output) abandon() error {
 		return nil
 	}
 	return file.Close()
+}
+
+// discard removes the file that was begun and could not be ended, and takes back what was counted of it.
+func (f *output) discard() error {
+	err := f.abandon()
+	for i, n := range f.inFile {
+		f.written[i] -= n
+	}
+	clear(f.inFile)
+	if !f.made {
+		return err
+	}
+	f.made = false
+	if e := os.Remove(f.current.Name); e != nil {
+		err = errors.Join(err, fmt.Errorf("remove what there is of it: %w", e))
+	}
+	return err
 }
 
 // write adds a packet to the open file. What is said of it depends on its number there.
@@ -155,6 +173,9 @@ func (f *output) close(now time.Time, counts []places) error {
 	errs = append(errs, f.w.Flush())
 	f.current.Bytes = f.w.Bytes()
 	errs = append(errs, f.abandon())
+	if f.opts.Failed != nil && errors.Join(errs...) != nil {
+		return errors.Join(errs...)
+	}
 	f.done = append(f.done, f.current)
 	if f.opts.Wrote != nil {
 		f.opts.Wrote(f.current)

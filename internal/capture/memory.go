@@ -3,6 +3,7 @@
 package capture
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -24,10 +25,20 @@ func (r *Recorder) expire(before time.Time) {
 	}
 }
 
-// dump writes what is in memory to a file of its own.
+// dump writes what is in memory to a file of its own. Where a failure is to be survived, what was to be
+// written stays in memory for the next trigger, as long as it is to be kept.
 func (r *Recorder) dump(now time.Time) error {
 	why := strings.Join(r.trigger, ", ")
 	r.trigger = nil
+	err := r.writeMemory(now, why)
+	if err == nil || r.opts.Failed == nil {
+		return err
+	}
+	r.opts.Failed(errors.Join(err, r.out.discard()))
+	return nil
+}
+
+func (r *Recorder) writeMemory(now time.Time, why string) error {
 	began := now
 	if len(r.memory) > 0 {
 		began = r.memory[0].at
@@ -45,6 +56,9 @@ func (r *Recorder) dump(now time.Time) error {
 		}
 		r.count()
 	}
+	if err := r.out.close(now, r.counts()); err != nil {
+		return err
+	}
 	r.memory, r.memBytes = nil, 0
-	return r.out.close(now, r.counts())
+	return nil
 }

@@ -54,6 +54,9 @@ type Options struct {
 	Application string        // what the files say that they were written by
 	Kernel      string
 	Wrote       func(File) // told of each file that is complete; may be nil
+	// Failed is told, with Last, of a file that could not be written; what there is of it is removed, and the run
+	// goes on. nil: such a failure ends it.
+	Failed func(error)
 }
 
 // Defaults of Options.

@@ -15,6 +15,7 @@ import (
 	"unsafe"
 
 	"github.com/gopacket/gopacket/pcapgo"
+	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/bpfobj"
 	"xfrmscope/internal/ledger"
@@ -228,5 +229,39 @@ func TestForgetsSAs(t *testing.T) {
 		if _, known := r.sas[stays]; !known || len(r.sas) != want {
 			t.Errorf("%d are known, want %d: %v", len(r.sas), want, r.sas)
 		}
+	}
+}
+
+// TestFullDisk triggers while nothing can be written. The run goes on, nothing is left lying about, and what was
+// kept is written by the next trigger.
+func TestFullDisk(t *testing.T) {
+	var failed []error
+	r := newRig(t, Options{Last: time.Minute, Failed: func(err error) { failed = append(failed, err) }})
+	at := time.Now()
+	r.wire(at, 1, bpfobj.OrderNext)
+	if err := os.Symlink("/dev/full", r.out.opts.name(1)); err != nil {
+		t.Fatal(err)
+	}
+	r.Trigger("one")
+	if err := r.advance(at.Add(time.Second), true); err != nil {
+		t.Fatalf("the run ends: %v", err)
+	}
+	if len(failed) != 1 || !errors.Is(failed[0], unix.ENOSPC) {
+		t.Fatalf("told: %v, want one error of a full disk", failed)
+	}
+	if left, err := filepath.Glob(filepath.Join(r.dir, "*")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if s := r.Stats(); len(s.Files) != 0 || s.Interfaces[0].Written != 0 {
+		t.Errorf("after a failure: %+v", s)
+	}
+	r.wire(at.Add(2*time.Second), 2, bpfobj.OrderNext)
+	r.Trigger("two")
+	if err := r.advance(at.Add(3*time.Second), true); err != nil {
+		t.Fatal(err)
+	}
+	s := r.Stats()
+	if len(failed) != 1 || len(s.Files) != 1 || s.Files[0].Packets != 2 || s.Files[0].Trigger != "two" || s.Interfaces[0].Written != 2 {
+		t.Errorf("after the next trigger: %+v, errors %v", s, failed)
 	}
 }

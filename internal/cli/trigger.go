@@ -114,6 +114,10 @@ func openTriggers(s *session, o triggerOptions, progress io.Writer) (*triggers, 
 	files := capture.Options{
 		Path: filepath.Join(o.capture, "xfrmscope-"+time.Now().UTC().Format(fileTime)+".pcapng"), Last: captureBefore, After: 2 * time.Second,
 		Files: o.keep, MemoryBytes: min(capture.DefaultMemoryBytes, o.fileBytes()), Wrote: t.wrote,
+		Failed: func(err error) {
+			t.count(trigger.Capture, export.Failed)
+			fmt.Fprintf(t.progress, "xfrmscope: write a capture: %v\n", err)
+		},
 	}
 	if err := files.Check(); err != nil {
 		return nil, err
@@ -205,7 +209,7 @@ func (t *triggers) begin(f trigger.Firing, now time.Time) error {
 		header.Devices = append(header.Devices, h.Device.Name)
 	}
 	if k.writer, err = record.Create(k.file, header, record.Options{MaxSize: t.opts.fileBytes()}); err != nil {
-		return errors.Join(err, k.file.Close())
+		return errors.Join(err, k.file.Close(), os.Remove(k.path))
 	}
 	fmt.Fprintf(t.progress, "xfrmscope: recording to %s for %s, because of %s: %s\n", k.path, t.opts.length, f.ID, f.Why)
 	t.mu.Lock()
