@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -55,11 +56,12 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	return exitCode(root.ExecuteContext(ctx), stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	return exitCode(cmd, err, stderr)
 }
 
-// exitCode prints the error, if it has anything to say, and turns it into an exit code.
-func exitCode(err error, stderr io.Writer) int {
+// exitCode prints a command's error, if it has anything to say, and turns it into an exit code.
+func exitCode(cmd *cobra.Command, err error, stderr io.Writer) int {
 	var run *runError
 	var usage *usageError
 	var status *statusError
@@ -71,7 +73,11 @@ func exitCode(err error, stderr io.Writer) int {
 	case errors.Is(err, errFindings):
 		return ExitFindings
 	case errors.As(err, &usage), !errors.As(err, &run):
-		fmt.Fprintf(stderr, "xfrmscope: %v\nRun 'xfrmscope help' for the commands and their flags.\n", err)
+		what := "for the commands"
+		if cmd.HasParent() {
+			what = "for examples and all flags"
+		}
+		fmt.Fprintf(stderr, "xfrmscope: %v\nRun '%s --help' %s.\n", err, cmd.CommandPath(), what)
 		return ExitUsage
 	default:
 		fmt.Fprintf(stderr, "xfrmscope: %v\n", err)
@@ -114,6 +120,16 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 cannot observe.`,
 		newCompare(),
 	)
 	return root
+}
+
+// takes says how many arguments a command wants, and what they are; most < 0: any number.
+func takes(least, most int, what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || most >= 0 && len(args) > most {
+			return &usageError{fmt.Errorf("%s: %d given, want %s", strings.TrimPrefix(cmd.CommandPath(), "xfrmscope "), len(args), what)}
+		}
+		return nil
+	}
 }
 
 // work wraps a command's function so that its errors are told from those of the flag parser.

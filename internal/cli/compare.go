@@ -44,7 +44,7 @@ Exit status: 0 nothing lost and no finding, 1 packets were lost or an end has fi
   xfrmscope compare gw-a.xsr peer.pcapng
   xfrmscope compare --json gw-a.xsr gw-b.xsr | jq '.directions[] | {from, to, lost}'
   xfrmscope compare --natt-port 10000 gw-a.pcap gw-b.pcap`,
-		Args: cobra.ExactArgs(2),
+		Args: takes(2, 2, "two files, one from each end"),
 		RunE: work(func(cmd *cobra.Command, args []string) error {
 			ports, err := furtherPorts(o.nattPorts)
 			if err != nil {
@@ -58,7 +58,7 @@ Exit status: 0 nothing lost and no finding, 1 packets were lost or an end has fi
 		}),
 	}
 	cmd.Flags().UintSliceVar(&o.nattPorts, "natt-port", []uint{4500}, "UDP `port` that carries ESP in captures, repeatable")
-	cmd.Flags().Uint32Var(&o.saTable, "sa-table", probe.DefaultSATableSize, "SAs to keep account of in a capture")
+	cmd.Flags().Uint32Var(&o.saTable, "sa-table", probe.DefaultSATableSize, "`SAs` to keep account of in a capture")
 	cmd.Flags().BoolVar(&o.json, "json", false, "write JSON (schema "+compare.Schema+")")
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "no progress on long captures")
 	return cmd

@@ -28,7 +28,9 @@ evidence, and the commands that fix it; then the loss ledger of each SA: every p
 is in exactly one place, and what cannot be explained is shown as unattributed.
 
 Ctrl-C ends early and still reports. Nothing is changed on the gateway, no packet is touched, no key
-is read.`,
+is read.
+
+Exit status: 0 nothing found, 1 findings that ask for action, 2 wrong usage, 3 cannot observe.`,
 		Example: `  xfrmscope diagnose
   xfrmscope diagnose --for 5m --interface eth0
   xfrmscope diagnose --netns gw --json | jq '.findings[].id'`,

@@ -64,7 +64,7 @@ Exit status: 0 all can be observed, 1 something is missing, 3 nothing can be obs
 			return nil
 		}),
 	}
-	o.live.addFlags(cmd.Flags())
+	o.live.addPlanFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&o.json, "json", false, "report as JSON (schema xfrmscope-doctor/1)")
 	return cmd
 }

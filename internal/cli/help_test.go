@@ -30,6 +30,9 @@ func TestHelp(t *testing.T) {
 			}
 			if c.Runnable() {
 				examples(t, c)
+				if c.HasParent() && !c.HasSubCommands() && !strings.Contains(c.Long, "\nExit status: ") {
+					t.Error("does not say what its exit status means")
+				}
 			}
 			c.LocalFlags().VisitAll(func(f *pflag.Flag) { flag(t, f) })
 		})

@@ -38,18 +38,23 @@ type liveOptions struct {
 }
 
 func (o *liveOptions) addFlags(f *pflag.FlagSet) {
+	o.addPlanFlags(f)
+	f.StringVar(&o.vici, "vici", vici.DefaultSocket, "strongSwan's `socket`, for the names of its SAs; \"\" to leave it alone")
+	o.viciAsked = func() bool { return f.Changed("vici") }
+	f.StringVar(&o.readyFile, "ready-file", "", "create this `file` once everything is attached")
+}
+
+// addPlanFlags adds those that say what is attached, and how.
+func (o *liveOptions) addPlanFlags(f *pflag.FlagSet) {
 	o.mode = probe.ModeAuto
 	f.StringVar(&o.netns, "netns", "", "network namespace to observe, by `name` or path (default: this one)")
 	f.StringSliceVarP(&o.interfaces, "interface", "i", nil,
 		"`device` to observe, repeatable (default: those that own the SAs' local addresses)")
 	f.Var(&o.mode, "mode", "where to observe arriving packets: auto, xdp, xdp-generic or tc")
 	f.UintSliceVar(&o.nattPorts, "natt-port", []uint{4500}, "UDP `port` that carries ESP, repeatable")
-	f.Uint32Var(&o.saTableSize, "sa-table", probe.DefaultSATableSize, "SAs to keep account of at once")
+	f.Uint32Var(&o.saTableSize, "sa-table", probe.DefaultSATableSize, "`SAs` to keep account of at once")
 	f.BoolVar(&o.latency, "latency", false, "measure how long packets spend in xfrm: two more hooks run for each packet")
 	f.BoolVar(&o.noInner, "no-inner", false, "do not follow TCP inside the tunnels")
-	f.StringVar(&o.vici, "vici", vici.DefaultSocket, "strongSwan's `socket`, for the names of its SAs; \"\" to leave it alone")
-	o.viciAsked = func() bool { return f.Changed("vici") }
-	f.StringVar(&o.readyFile, "ready-file", "", "create this `file` once everything is attached")
 }
 
 // addStats adds --stats, for commands that show what the programs cost.

@@ -68,7 +68,7 @@ probe.`,
   xfrmscope probe mtu 198.51.100.2 --inside 10.2.0.1
   xfrmscope probe mtu 10.2.0.1 --source 10.1.0.1 --json | jq .set
   xfrmscope probe mtu 198.51.100.2 --udp 33434 --count 30`,
-		Args: cobra.ExactArgs(1),
+		Args: takes(1, 1, "one PEER: the address of a gateway, or of a host behind it"),
 		RunE: work(func(cmd *cobra.Command, args []string) error {
 			request, err := o.request(args[0])
 			if err != nil {

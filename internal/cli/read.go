@@ -35,10 +35,12 @@ types) as one stream, in the order given, and accounts every ESP packet exactly 
 the packets are fed to the very XDP program, in the kernel, which needs root or CAP_BPF and
 CAP_NET_ADMIN. Of a damaged file, all that stands before the damage is reported.
 
-A capture shows one point of the path: what the kernel behind it did with the packets is not in it.`,
+A capture shows one point of the path: what the kernel behind it did with the packets is not in it.
+
+Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 a file cannot be read or is damaged.`,
 		Example: `  xfrmscope read gateway.pcapng
   xfrmscope read --json part1.pcap.gz part2.pcap.gz | jq '.sas[] | {spi, wire}'`,
-		Args: cobra.MinimumNArgs(1),
+		Args: takes(1, -1, "the name of a capture file, or of several"),
 		RunE: work(func(cmd *cobra.Command, args []string) error {
 			ports, err := furtherPorts(o.nattPorts)
 			if err != nil {
@@ -52,7 +54,7 @@ A capture shows one point of the path: what the kernel behind it did with the pa
 		}),
 	}
 	cmd.Flags().UintSliceVar(&o.nattPorts, "natt-port", []uint{4500}, "UDP `port` that carries ESP, repeatable")
-	cmd.Flags().Uint32Var(&o.saTable, "sa-table", probe.DefaultSATableSize, "SAs to keep account of")
+	cmd.Flags().Uint32Var(&o.saTable, "sa-table", probe.DefaultSATableSize, "`SAs` to keep account of")
 	cmd.Flags().BoolVar(&o.json, "json", false, "report as JSON (schema xfrmscope/1)")
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "no progress on long files")
 	return cmd

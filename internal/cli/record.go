@@ -43,7 +43,9 @@ makes of it any report that could have been made live, as text, JSON, Markdown o
 of the time or for a part; 'xfrmscope compare' joins the recordings of both ends of a tunnel.
 
 The file is whole up to its last second, however xfrmscope or the machine ends. It holds addresses, SPIs,
-policies, counters and headers of IKE, and no packet's content; no key is ever read.`,
+policies, counters and headers of IKE, and no packet's content; no key is ever read.
+
+Exit status: 0 recorded, 2 wrong usage, 3 cannot observe or write.`,
 		Example: `  xfrmscope record
   xfrmscope record -o night.xsr --for 8h --max-size 500M
   xfrmscope record -o gw-a.xsr --interval 250ms --interface eth0

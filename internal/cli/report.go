@@ -49,7 +49,7 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 the file cannot be re
   xfrmscope report night.xsr --format html -o night.html
   xfrmscope report night.xsr --from 10m --to 12m30s
   xfrmscope report night.xsr --from 2026-11-20T03:10:00Z --json | jq '.findings[].id'`,
-		Args: cobra.ExactArgs(1),
+		Args: takes(1, 1, "one recording"),
 		RunE: work(func(cmd *cobra.Command, args []string) error {
 			if o.json {
 				if cmd.Flags().Changed("format") && o.format != "json" {

@@ -48,7 +48,9 @@ With --trigger, a finding that begins takes a capture (which has the 30 seconds 
 copied into memory all the time then, headers only) or a recording of the time after.
 
 /-/healthy says that the process answers, /-/ready that its figures are fresh. SIGTERM and Ctrl-C end
-it: hooks are detached, and packets are not touched at any time.`,
+it: hooks are detached, and packets are not touched at any time.
+
+Exit status: 0 ended by a signal, 2 wrong usage, 3 cannot observe or listen.`,
 		Example: `  xfrmscope serve
   xfrmscope serve --listen 192.0.2.10:9477 --web.config.file /etc/xfrmscope/web.yml
   xfrmscope serve --otlp http://127.0.0.1:4318 --otlp-interval 30s
@@ -69,7 +71,7 @@ it: hooks are detached, and packets are not touched at any time.`,
 	f.DurationVar(&o.interval, "interval", 15*time.Second, "take a snapshot and judge it at least this often, e.g. 15s, 1m")
 	f.DurationVar(&o.timeout, "scrape-timeout", 9*time.Second, "a snapshot that takes longer has failed, e.g. 9s")
 	f.DurationVar(&o.window, "window", 5*time.Minute, "judge findings by the last one to two of these, e.g. 5m")
-	f.IntVar(&o.maxTunnels, "max-tunnels", export.DefaultMaxTunnels, "tunnels with series of their own; the rest is summed up as \"other\"")
+	f.IntVar(&o.maxTunnels, "max-tunnels", export.DefaultMaxTunnels, "so many `tunnels` have series of their own; the rest is summed up as \"other\"")
 	o.live.addStats(f)
 	f.StringVar(&o.otlp, "otlp", "", "push to this OTLP/HTTP `URL` as well, e.g. http://127.0.0.1:4318; headers and certificates by OTEL_EXPORTER_OTLP_*")
 	f.DurationVar(&o.otlpEvery, "otlp-interval", time.Minute, "push this often, e.g. 30s")
@@ -78,7 +80,7 @@ it: hooks are detached, and packets are not touched at any time.`,
 		"when a finding begins, take a capture or a recording: `FINDING[,FINDING]=capture:DIR` or =record:DIR; \"any\": every finding that asks for action; repeatable")
 	f.DurationVar(&o.trigger.length, "trigger-for", time.Minute, "how long a recording that a trigger begins goes on, e.g. 1m")
 	f.DurationVar(&o.trigger.cooldown, "trigger-cooldown", 10*time.Minute, "how long a trigger rests after it went off, e.g. 10m")
-	f.IntVar(&o.trigger.keep, "trigger-keep", 10, "files to keep for each kind of trigger and folder: the newest")
+	f.IntVar(&o.trigger.keep, "trigger-keep", 10, "`files` to keep for each kind of trigger and folder: the newest")
 	f.Var(&o.trigger.quota, "trigger-quota", "`bytes` that these files may have together, e.g. 1G (k, M and G are powers of 1000)")
 	return cmd
 }

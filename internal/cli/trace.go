@@ -38,7 +38,9 @@ Filters are applied in the kernel: what they turn away takes no part of the rate
 pass every filter that is given, and of each one of its values. With --reqid, packets on the wire
 are told by the SPIs and destinations that the SA database has for it, followed as SAs come; IKE
 headers have no SPI of an SA and no reqid. With --interface, encrypted packets at other devices are
-turned away; packets that are decrypted, or not encrypted yet, pass.`,
+turned away; packets that are decrypted, or not encrypted yet, pass.
+
+Exit status: 0 observed, 2 wrong usage, 3 cannot observe. Events are no findings.`,
 		Example: `  xfrmscope trace
   xfrmscope trace --spi 0xc0ffee01 --kind xfrm_drop --stack
   xfrmscope trace --peer 192.0.2.0/24 --direction in --time delta
