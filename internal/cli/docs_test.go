@@ -116,3 +116,33 @@ func TestDocumentedFlags(t *testing.T) {
 		}
 	}
 }
+
+// everyday are abbreviations that whoever runs a gateway knows, names, and words of the output in capitals.
+var everyday = strings.Fields(`
+	AMD API ASCII BSD CI CPU GPL HTML HTTP HTTPS IP JSON KVM LICENSE NOT OK PPPoE QEMU README RFC SIGHUP SIGINT SIGKILL SIGQUIT SIGTERM
+	SIGUSR1 SIGUSR2 SPDX SSH SYN TCP TLS TOTAL UDP URL UTC UTF VLAN VPN VXLAN XML
+	PEER FFFD CAST NULL QUIC AES CBC GCM CCM CTR DES GMAC HMAC MD5 SHA RST SCTP NTP NTT VPC GRE IOS EPYC INIT INFORMATIONAL
+	MUST SHOULD DELSA EXPIRE EPERM CRITICAL WARNING UNATTRIBUTED`)
+
+// code is what a page quotes: blocks and words of programs, and links.
+var code = regexp.MustCompile("(?s)```.*?```|`[^`]*`|\\]\\([^)]*\\)")
+
+// TestTermsAreExplained looks up every abbreviation of the prose in docs/glossary.md.
+func TestTermsAreExplained(t *testing.T) {
+	all := pages(t)
+	glossary := all[filepath.Join("..", "..", "docs", "glossary.md")]
+	for path, text := range all {
+		if !strings.HasSuffix(path, ".md") {
+			continue
+		}
+		for _, term := range regexp.MustCompile(`\b[A-Z][A-Z0-9]{2,}s?\b`).FindAllString(code.ReplaceAllString(text, " "), -1) {
+			term = strings.TrimSuffix(term, "s")
+			if slices.Contains(everyday, term) || strings.HasPrefix(term, "CAP_") {
+				continue
+			}
+			if !regexp.MustCompile(`\b` + term + `\b`).MatchString(glossary) {
+				t.Errorf("%s: %s is not in the glossary", path, term)
+			}
+		}
+	}
+}
