@@ -40,7 +40,7 @@ func TestCaptureTriggers(t *testing.T) {
 }
 
 func TestByteSize(t *testing.T) {
-	for text, want := range map[string]int64{"0": 0, "1500": 1500, "64KiB": 65536, "100MiB": 100 << 20, "2GiB": 2 << 30, "10MB": 1e7, "3B": 3} {
+	for text, want := range map[string]int64{"0": 0, "1500": 1500, "64KiB": 65536, "100MiB": 100 << 20, "2GiB": 2 << 30, "10MB": 1e7, "3B": 3, "500M": 5e8, "2G": 2e9, "7k": 7000} {
 		var b byteSize
 		if err := b.Set(text); err != nil || int64(b) != want {
 			t.Errorf("%s: %d, %v", text, b, err)

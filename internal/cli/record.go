@@ -10,8 +10,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +26,7 @@ type recordOptions struct {
 	interval time.Duration
 	file     string
 	force    bool
-	maxSize  size
+	maxSize  byteSize
 	events   int
 }
 
@@ -47,7 +45,7 @@ policies, counters and headers of IKE, and no packet's content; no key is ever r
 
 Exit status: 0 recorded, 2 wrong usage, 3 cannot observe or write.`,
 		Example: `  xfrmscope record
-  xfrmscope record -o night.xsr --for 8h --max-size 500M
+  xfrmscope record -o night.xsr --for 8h --max-size 500MB
   xfrmscope record -o gw-a.xsr --interval 250ms --interface eth0
   ssh gateway xfrmscope record --for 1m -o - > gateway.xsr`,
 		Args: cobra.NoArgs,
@@ -65,7 +63,7 @@ Exit status: 0 recorded, 2 wrong usage, 3 cannot observe or write.`,
 	f.DurationVar(&o.interval, "interval", time.Second, "time between two snapshots, 100ms at least")
 	f.StringVarP(&o.file, "output", "o", "", "`file` to write, - for standard output (default: HOST-TIME.xsr in this directory)")
 	f.BoolVar(&o.force, "force", false, "overwrite a file that is there")
-	f.Var(&o.maxSize, "max-size", "end when the file has this many bytes, e.g. 500M (k, M and G are powers of 1000)")
+	f.Var(&o.maxSize, "max-size", "end when the file has so many `bytes`, e.g. 500MB or 500MiB")
 	f.IntVar(&o.events, "events", record.DefaultEvents, "at most this many `events` of each kind a second; more are counted and left out")
 	return cmd
 }
@@ -223,29 +221,6 @@ func inBytes(n float64) string {
 		n /= 1000
 	}
 	return fmt.Sprintf("%.1f GB", n)
-}
-
-// size is a number of bytes on the command line.
-type size int64
-
-func (s *size) Type() string   { return "bytes" }
-func (s *size) String() string { return strconv.FormatInt(int64(*s), 10) }
-
-// Set reads a number with or without a unit.
-func (s *size) Set(text string) error {
-	factor := int64(1)
-	number := strings.TrimSuffix(strings.ToUpper(text), "B")
-	for unit, f := range map[string]int64{"K": 1e3, "M": 1e6, "G": 1e9} {
-		if rest, ok := strings.CutSuffix(number, unit); ok {
-			number, factor = rest, f
-		}
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || n > (1<<62)/factor {
-		return fmt.Errorf("want a number of bytes such as 200000, 500M or 2G")
-	}
-	*s = size(n * factor)
-	return nil
 }
 
 // bootID tells runs of one kernel from those of others; "" where it is not told.

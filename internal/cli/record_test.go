@@ -28,21 +28,6 @@ func freshCmd(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func TestSize(t *testing.T) {
-	for text, want := range map[string]int64{"0": 0, "200000": 200000, "64k": 64000, "500M": 500e6, "2G": 2e9, "1gb": 1e9, "3kB": 3000} {
-		var s size
-		if err := s.Set(text); err != nil || int64(s) != want {
-			t.Errorf("%s is %d (%v), want %d", text, s, err, want)
-		}
-	}
-	for _, text := range []string{"", "-1", "1.5M", "many", "9999999999G", "5T"} {
-		var s size
-		if s.Set(text) == nil {
-			t.Errorf("%q is taken for %d bytes", text, s)
-		}
-	}
-}
-
 func TestInBytes(t *testing.T) {
 	for n, want := range map[float64]string{0: "0 bytes", 999: "999 bytes", 14700: "14.7 kB", 2.5e6: "2.5 MB", 3.2e9: "3.2 GB"} {
 		if got := inBytes(n); got != want {

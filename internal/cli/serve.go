@@ -81,7 +81,7 @@ Exit status: 0 ended by a signal, 2 wrong usage, 3 cannot observe or listen.`,
 	f.DurationVar(&o.trigger.length, "trigger-for", time.Minute, "how long a recording that a trigger begins goes on, e.g. 1m")
 	f.DurationVar(&o.trigger.cooldown, "trigger-cooldown", 10*time.Minute, "how long a trigger rests after it went off, e.g. 10m")
 	f.IntVar(&o.trigger.keep, "trigger-keep", 10, "`files` to keep for each kind of trigger and folder: the newest")
-	f.Var(&o.trigger.quota, "trigger-quota", "`bytes` that these files may have together, e.g. 1G (k, M and G are powers of 1000)")
+	f.Var(&o.trigger.quota, "trigger-quota", "`bytes` that these files may have together, e.g. 1GB")
 	return cmd
 }
 

@@ -28,7 +28,7 @@ type triggerOptions struct {
 	cooldown time.Duration
 	length   time.Duration
 	keep     int
-	quota    size
+	quota    byteSize
 
 	rules   []trigger.Rule
 	capture string // the folder of captures; "": none
