@@ -22,6 +22,9 @@ var latency = object{
 		{"output_done", "__ip_local_out", "the same over IPv4"},
 		{"output_done6", "__ip6_local_out", "the same over IPv6"},
 	},
+	aging: func(coll *ebpf.Collection, _ facts) ([]reader.Aging, error) {
+		return reader.LatencyMaps{Counts: coll.Maps["latency_counts"]}.Aging(), nil
+	},
 	part: func(coll *ebpf.Collection, _ facts) (reader.Part, error) {
 		spec, err := bpfobj.LoadLatency()
 		if err != nil {

@@ -45,6 +45,11 @@ func (m LatencyMaps) Part(_ context.Context, snap *ledger.Snapshot) error {
 	return nil
 }
 
+// Aging is the table that it is read from.
+func (m LatencyMaps) Aging() []Aging {
+	return []Aging{agingOf(m.Counts, "latency_counts", perCPU[bpfobj.LatencyStackKey](func(c bpfobj.LatencyCount) uint64 { return c.Packets }), nil)}
+}
+
 func addLatency(dst *bpfobj.LatencyCount, c bpfobj.LatencyCount) {
 	for i, n := range c.Hist {
 		dst.Hist[i] += n

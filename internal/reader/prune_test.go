@@ -96,14 +96,15 @@ func TestPruneDrops(t *testing.T) {
 	}
 }
 
-// TestPruneTables does the same with the tables whose entries stand for themselves: refusals, and what did not
+// TestPruneTables does the same with the tables whose entries stand for themselves: refusals, latency, what did not
 // fit. Drops of an SA that is there stay.
 func TestPruneTables(t *testing.T) {
 	const room = 8
 	stack := smallMaps(t, bpfobj.LoadStack, room, "stack_counts", "unknown_spis", "refusals")
 	pmtu := smallMaps(t, bpfobj.LoadPMTU, room, "pmtu_own", "pmtu_told")
+	latency := smallMaps(t, bpfobj.LoadLatency, room, "latency_counts")["latency_counts"]
 	maps := PMTUMaps{Own: pmtu["pmtu_own"], Told: pmtu["pmtu_told"], Totals: pmtu["pmtu_totals"]}
-	r, err := New(Source{Stack: &StackMaps{Counts: stack["stack_counts"], Unknown: stack["unknown_spis"], Refused: stack["refusals"]}, Aging: maps.Aging()}, Options{})
+	r, err := New(Source{Stack: &StackMaps{Counts: stack["stack_counts"], Unknown: stack["unknown_spis"], Refused: stack["refusals"]}, Aging: append(maps.Aging(), LatencyMaps{Counts: latency}.Aging()...)}, Options{})
 	must(t, err)
 	fill := func(i, n int) {
 		t.Helper()
@@ -111,11 +112,12 @@ func TestPruneTables(t *testing.T) {
 		must(t, stack["stack_counts"].Put(key, perCPUValue(bpfobj.StackCount{Causes: [len(bpfobj.StackCount{}.Causes)]uint64{1: uint64(n)}})))
 		must(t, stack["unknown_spis"].Put(key, perCPUValue(uint64(n))))
 		must(t, stack["refusals"].Put(bpfobj.RefusalKey{Sport: uint16(i)}, perCPUValue(bpfobj.Refusal{Packets: uint64(n)})))
+		must(t, latency.Put(bpfobj.LatencyStackKey{Spi: uint32(i)}, perCPUValue(bpfobj.LatencyCount{Packets: uint64(n)})))
 		must(t, maps.Own.Put(bpfobj.PMTUKey{Spi: uint32(i)}, bpfobj.PMTUCount{Packets: uint64(n)}))
 		must(t, maps.Told.Put(bpfobj.PMTUKey{Spi: uint32(i)}, bpfobj.PMTUCount{Packets: uint64(n)}))
 	}
 	sizes := func() (out []int) {
-		for _, m := range []*ebpf.Map{stack["stack_counts"], stack["unknown_spis"], stack["refusals"]} {
+		for _, m := range []*ebpf.Map{stack["stack_counts"], stack["unknown_spis"], stack["refusals"], latency} {
 			n := 0
 			it := m.Iterate()
 			key, value := make([]byte, m.KeySize()), [][]byte{}
@@ -139,7 +141,7 @@ func TestPruneTables(t *testing.T) {
 	must(t, r.Prune(0))
 	fill(0, 6) // moves
 	must(t, r.Prune(0))
-	if diff := cmp.Diff([]int{2, 1, 1, 1, 1}, sizes()); diff != "" {
-		t.Errorf("entries that stay: drops, unknown SPIs, refusals, told, heard (-want +got):\n%s", diff)
+	if diff := cmp.Diff([]int{2, 1, 1, 1, 1, 1}, sizes()); diff != "" {
+		t.Errorf("entries that stay: drops, unknown SPIs, refusals, latency, told, heard (-want +got):\n%s", diff)
 	}
 }
