@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/lab/packet"
+	"xfrmscope/internal/lab/schematest"
 	"xfrmscope/internal/netns"
 )
 
@@ -41,7 +42,7 @@ func TestScripts(t *testing.T) {
 		}
 		t.Skip("these scripts load BPF programs and make network namespaces: run as root")
 	}
-	schemas := publishedSchemas(t)
+	published := schemas(schematest.Published(t))
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
@@ -55,7 +56,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"json": jsonCmd, "fresh": freshCmd, "await": awaitCmd, "esp": espCmd, "ike": ikeCmd, "scrape": scrapeCmd,
-			"valid": schemas.validCmd,
+			"valid": published.validCmd,
 		},
 	})
 }

@@ -4,28 +4,13 @@ package cli
 
 import (
 	"bytes"
-	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/santhosh-tekuri/jsonschema/v6"
-
-	"xfrmscope/internal/lab/schematest"
 )
 
 // schemas are the published ones, by the file's name without ".schema.json".
 type schemas map[string]*jsonschema.Schema
-
-func publishedSchemas(t *testing.T) schemas {
-	t.Helper()
-	out := schemas{"report": schematest.Strict(t, "schema.json")}
-	for _, name := range []string{"trace", "drops", "capture", "probe-mtu"} {
-		out[name] = schematest.Strict(t, name+".schema.json")
-	}
-	for _, name := range []string{"compare", "doctor"} {
-		out[name] = schematest.Strict(t, name+".schema.json", map[string]string{"urn:xfrmscope:report:1": "schema.json"})
-	}
-	return out
-}
 
 // validCmd holds what the last command printed, or a file, against a published schema, each line by itself
 // where the command prints an object a line: valid SCHEMA [FILE].

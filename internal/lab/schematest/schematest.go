@@ -4,11 +4,11 @@
 package schematest
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"xfrmscope/docs"
 )
 
 // Strict compiles the schema docs/NAME, made strict: it promises its readers that fields may be added, but
@@ -19,7 +19,7 @@ func Strict(t testing.TB, name string, others ...map[string]string) *jsonschema.
 	c := jsonschema.NewCompiler()
 	c.AssertFormat()
 	add := func(id, name string) {
-		f, err := os.Open(filepath.Join(docs(t), name))
+		f, err := docs.Schemas.Open(name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,18 +63,16 @@ func tighten(node any) {
 	}
 }
 
-// docs finds the documents beside go.mod, from wherever the test runs.
-func docs(t testing.TB) string {
+// Published compiles the strict schemas of everything that a command prints as JSON, by the command's name, or
+// "report" for the one that several commands share.
+func Published(t testing.TB) map[string]*jsonschema.Schema {
 	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
+	out := map[string]*jsonschema.Schema{"report": Strict(t, "schema.json")}
+	for _, name := range []string{"trace", "drops", "capture", "probe-mtu"} {
+		out[name] = Strict(t, name+".schema.json")
 	}
-	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return filepath.Join(dir, "docs")
-		}
+	for _, name := range []string{"compare", "doctor"} {
+		out[name] = Strict(t, name+".schema.json", map[string]string{"urn:xfrmscope:report:1": "schema.json"})
 	}
-	t.Fatal("no go.mod above the test")
-	return ""
+	return out
 }
