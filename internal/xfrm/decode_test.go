@@ -315,3 +315,13 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestProtoName: SAs of kinds that have no name are called as internal/reader calls them, so that what the hooks
+// and the SA database say of one is joined.
+func TestProtoName(t *testing.T) {
+	for n, want := range map[uint8]ledger.Proto{50: "esp", 51: "ah", 108: "comp", 43: "proto_43", 60: "proto_60"} {
+		if got := protoName(n); got != want {
+			t.Errorf("protocol %d is called %s, want %s", n, got, want)
+		}
+	}
+}

@@ -308,7 +308,7 @@ func protoName(p uint8) ledger.Proto {
 	case protoIPComp:
 		return ledger.IPComp
 	}
-	return ledger.Proto(fmt.Sprintf("proto-%d", p))
+	return ledger.Proto(fmt.Sprintf("proto_%d", p))
 }
 
 // modeName gives the kernel's modes (XFRM_MODE_*) in iproute2's spelling.
