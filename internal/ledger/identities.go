@@ -79,7 +79,7 @@ func (l *Ledger) inbound(sa *SA, r row) *Inbound {
 	case r.sad == nil && len(sa.Xfrm) == 0:
 		sa.note("this host has no SA for these packets: they pass through")
 		return b
-	case r.sad == nil && len(sa.Xfrm) == 1 && sa.Xfrm[NoState] != 0:
+	case r.sad == nil && (len(sa.Xfrm) == 1 && sa.Xfrm[NoState] != 0 || allRefused(sa.Xfrm, b.Arrivals, r.drops.before)):
 		b.Decapsulated = new(int64(0))
 	case r.sad == nil:
 		sa.note("this SA came and went between two looks at the SA database: what it decapsulated is unknown")
@@ -135,6 +135,18 @@ func (l *Ledger) inbound(sa *SA, r row) *Inbound {
 	}
 	b.InFlight, b.Unattributed = new(inFlight), new(unattributed)
 	return b
+}
+
+// allRefused says whether all that arrived was dropped before decryption, so that nothing is left that can
+// have been decapsulated: an SA that is only reserved, or that IKE has given up, is not listed.
+func allRefused(causes map[Cause]int64, arrivals *int64, before int64) bool {
+	for c, n := range causes {
+		if c.Outbound() || c.AfterDecap() {
+			return false
+		}
+		before += n
+	}
+	return arrivals != nil && *arrivals == before
 }
 
 // outbound sorts what left into bins.

@@ -123,6 +123,35 @@ func TestPassingPackets(t *testing.T) {
 	noted(t, got.Notes, "pass through")
 }
 
+// TestReservedOnly: an SA that is only reserved is not listed in the SA database. What all was refused of,
+// nothing can have been decapsulated of; where a packet is missing, or was dropped later, that is not known.
+func TestReservedOnly(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		happen func(*ledgertest.SA)
+		known  bool
+	}{
+		{"all refused", func(sa *ledgertest.SA) { sa.Refuse(8, ledger.AcquireError) }, true},
+		{"one not accounted for", func(sa *ledgertest.SA) { sa.Refuse(8, ledger.AcquireError); sa.Vanish(1) }, false},
+		{"one refused after decryption", func(sa *ledgertest.SA) { sa.Refuse(7, ledger.AcquireError); sa.Refuse(1, ledger.TmplMismatch) }, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := ledgertest.New()
+			reserved := w.Foreign(0xdead)
+			r := w.Run(func() { tc.happen(reserved) })
+			in := find(t, r, 0xdead, ledger.In).Ledger.In
+			if !tc.known {
+				want(t, "decapsulated", in.Decapsulated, nil)
+				want(t, "unattributed", in.Unattributed, nil)
+				return
+			}
+			want(t, "decapsulated", in.Decapsulated, count(0))
+			want(t, "xfrm_dropped", in.XfrmDropped, count(8))
+			want(t, "unattributed", in.Unattributed, count(0))
+		})
+	}
+}
+
 func TestReadableLate(t *testing.T) {
 	w := ledgertest.New()
 	w.BlindSAD = true
