@@ -27,6 +27,11 @@ var counterOf = map[string]string{
 	"state_expired":    "XfrmInStateExpired",
 	"state_invalid":    "XfrmInStateInvalid",
 
+	"acquire_error":    "XfrmAcquireError",
+	"proto_error":      "XfrmInStateProtoError",
+	"in_hdr_error":     "XfrmInHdrError",
+	"inner_mode_error": "XfrmInStateModeError",
+
 	"state_mismatch":       "XfrmInStateMismatch",
 	"tmpl_mismatch":        "XfrmInTmplMismatch",
 	"no_pols":              "XfrmInNoPols",
