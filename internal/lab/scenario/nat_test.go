@@ -3,10 +3,13 @@
 package scenario
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"xfrmscope/internal/lab/inject"
+	"xfrmscope/internal/lab/swan"
+	"xfrmscope/internal/lab/traffic"
 	"xfrmscope/internal/lab/tunnel"
 )
 
@@ -99,6 +102,47 @@ func TestNATSilence(t *testing.T) {
 	if p := clean.peer(t); p.KeepalivesIn == nil || p.KeepalivesIn.Count != 3 {
 		t.Errorf("the twin's keepalives: %+v, want 3", p.KeepalivesIn)
 	}
+	clean.checkFindings(t)
+	clean.checkSelf(t)
+}
+
+// TestOneWay cuts the way back to gateway B, while a connection inside waits for an answer. Beside it
+// gateway B sends datagrams that nobody answers through a tunnel with nothing wrong, and is heard as little.
+func TestOneWay(t *testing.T) {
+	tunnel.Need(t)
+	const few, datagrams = 5, 40
+	cut := raise(t, tunnel.Options{}, func(*tunnel.Tunnel) error { return nil }, nil)
+	twin := raise(t, tunnel.Options{}, func(*tunnel.Tunnel) error { return nil }, nil)
+	c, err := traffic.OpenTCP(traffic.TCPEnds{From: cut.tunnel.B.Do, To: cut.tunnel.A.Do, Src: cut.tunnel.B.Inner[0], Dst: cut.tunnel.A.Inner[0], Port: 5001})
+	cut.must(err)
+	cut.closing("connection", c.Close)
+	cut.settle()
+	cut.path.Block(inject.AtoB, true)
+	for _, b := range []*bench{cut, twin} {
+		b.tool = startTool(t, b.tunnel.B)
+	}
+	back := cut.tunnel.BtoA[0]
+	sent := func() int { return len(cut.path.Truth(inject.BtoA, back.SPI).In) }
+	before := sent()
+	cut.must(c.Write(10 << 10)) // which the first window holds
+	cut.must(swan.Until("segments on the way to A", func() (bool, error) { return sent()-before >= few, nil }))
+	twin.send(twin.tunnel.BtoA[0], datagrams)
+	o, clean := cut.finish(), twin.finish()
+
+	// The connection goes on repeating, and the report ends some time.
+	out := o.find(t, back.SPI, "out").Ledger
+	told := value(out.OnWire)
+	if told < few || told > int64(sent()-before) {
+		t.Errorf("the report has %d packets on the wire, the path %d so far", told, sent()-before)
+	}
+	diff(t, "encapsulated, unattributed", []int64{told, 0}, values(out.Encapsulated, out.Unattributed))
+	diff(t, "packets of A's before the way back was cut", 1, len(cut.path.Truth(inject.AtoB, cut.tunnel.AtoB[0].SPI).Out))
+	o.checkFindings(t, "one-way-traffic")
+	o.checkSays(t, "one-way-traffic", fmt.Sprintf("sent %d packets of ESP to %s and received none", told, cut.tunnel.A.Outer))
+	o.checkSelf(t)
+
+	twin.t = t
+	twin.checkOut(clean, twin.tunnel.BtoA[0].SPI, datagrams)
 	clean.checkFindings(t)
 	clean.checkSelf(t)
 }
