@@ -4,6 +4,8 @@ package scenario
 
 import (
 	"errors"
+	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -20,7 +22,7 @@ type quietRun struct {
 	least   int // packets that each way at least has to have carried; 0 where there is none
 }
 
-// quiet are nine kinds of healthy traffic. The tenth, rekeying under load, is TestStrongSwan's.
+// quiet are ten kinds of healthy traffic. The eleventh, rekeying under load, is TestStrongSwan's.
 var quiet = []quietRun{
 	{"bulk TCP", tunnel.Options{}, func(b *bench) { b.stream(1 << 20) }, 200},
 	{"bulk TCP between hosts", tunnel.Options{Hosts: true}, func(b *bench) { b.stream(512 << 10) }, 100},
@@ -30,6 +32,7 @@ var quiet = []quietRun{
 	{"bidirectional", tunnel.Options{}, func(b *bench) { b.bothWays(400) }, 400},
 	{"bidirectional in transport mode", tunnel.Options{Mode: tunnel.TransportMode}, func(b *bench) { b.bothWays(200) }, 200},
 	{"small packets", tunnel.Options{}, func(b *bench) { b.smallPackets(400) }, 400},
+	{"fragments beside the tunnel", tunnel.Options{}, func(b *bench) { b.bothWays(100); b.fragments(30) }, 100},
 	{"idle", tunnel.Options{}, func(*bench) { time.Sleep(4 * time.Second) }, 0},
 }
 
@@ -133,5 +136,29 @@ func (b *bench) smallPackets(packets int) {
 		if err := f.Send(packets, pace); err != nil {
 			b.t.Fatal(err)
 		}
+	}
+}
+
+// fragments sends datagrams that are too large for the link from gateway to gateway, beside the tunnel.
+func (b *bench) fragments(count int) {
+	b.t.Helper()
+	to := netip.AddrPortFrom(b.tunnel.B.Outer, 9300)
+	arrived := b.listen(to.Addr(), to.Port())
+	b.must(b.tunnel.A.Do(func() error {
+		conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+		if err != nil {
+			return err
+		}
+		for range count {
+			if _, err := conn.Write(make([]byte, 3000)); err != nil {
+				return errors.Join(err, conn.Close())
+			}
+			time.Sleep(pace)
+		}
+		return conn.Close()
+	}))
+	b.settle()
+	if got := arrived(); got != count {
+		b.t.Errorf("invalid run: %d datagrams in fragments arrived, want %d", got, count)
 	}
 }
