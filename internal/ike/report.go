@@ -41,13 +41,13 @@ func (t *Tracker) Report(now time.Time) *ledger.IKE {
 		}
 		if x, ok := sa.silence(now); ok {
 			r.Notable = append(r.Notable, x)
-			unanswered += x.Requests
+			unanswered += sa.monologue.exchanges
 			st := sa.peer.stats[statsKey{InfoV1, 1, sa.monologue.end}]
 			if live[st] == nil {
 				live[st] = map[ledger.IKEOutcome]int64{}
 			}
-			live[st][ledger.IKEUnanswered] += x.Requests
-			live[st][ledger.IKEAnswered] -= x.Requests
+			live[st][ledger.IKEUnanswered] += sa.monologue.exchanges
+			live[st][ledger.IKEAnswered] -= sa.monologue.exchanges
 		}
 		r.SAs = append(r.SAs, sa.report(unanswered))
 	}

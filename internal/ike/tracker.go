@@ -91,7 +91,8 @@ type ikeSA struct {
 // questions and answers cannot be paired.
 type monologue struct {
 	end         ledger.End
-	n           int64
+	n           int64 // messages
+	exchanges   int64 // that began with one of them; the rest are repeats
 	first, last time.Time
 }
 
@@ -325,12 +326,12 @@ func (sa *ikeSA) remove(x *exchange) {
 // length again repeats.
 func (t *Tracker) v1(sa *ikeSA, m *Message, from ledger.End) {
 	id := exchangeID{message: m.MessageID, typ: m.Exchange}
+	x := sa.find(id)
 	if m.Exchange == InfoV1 {
-		sa.monologue.hear(m, from)
+		sa.monologue.hear(m, from, x == nil)
 	} else {
 		sa.monologue = monologue{}
 	}
-	x := sa.find(id)
 	if x == nil {
 		x = t.begin(sa, m, id, from)
 		x.again(m, from)
@@ -366,11 +367,14 @@ func (x *exchange) turn(m *Message, from ledger.End) {
 	x.lens[side(from)] = m.Length
 }
 
-func (c *monologue) hear(m *Message, from ledger.End) {
+func (c *monologue) hear(m *Message, from ledger.End, begins bool) {
 	if c.n == 0 || c.end != from {
 		*c = monologue{end: from, first: m.At}
 	}
 	c.n++
+	if begins {
+		c.exchanges++
+	}
 	c.last = m.At
 }
 

@@ -309,6 +309,8 @@ func TestBounded(t *testing.T) {
 func FuzzTracker(f *testing.F) {
 	f.Add([]byte("\x08\x22\x00\x01\x00\x20\x22\x00\x01\x05"), uint8(2))
 	f.Add([]byte("\x00\x02\x00\x01\x00\x00\x02\x00\x02\x05\x00\x20\x07\x01\x05"), uint8(1))
+	// One message of IKEv1 four times, which is one exchange and not four.
+	f.Add([]byte("\bbbobbbb\x01\xf4\"\x05bbb\"\x05bbb\"\x05bbb\"\x05bb"), uint8(1))
 	f.Fuzz(func(t *testing.T, script []byte, version uint8) {
 		tr := ike.NewTracker()
 		now := start

@@ -44,7 +44,16 @@ func asynchronous(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := askCrypto(conn, cryptoNewAlg, "cryptd("+gcm+")"); err != nil {
+	retry := func(kind netlink.HeaderType, driver string, while error) (err error) {
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+			if err = askCrypto(conn, kind, driver); !errors.Is(err, while) {
+				break
+			}
+		}
+		return err
+	}
+	// EAGAIN: the kernel has begun to put the cipher together.
+	if err := retry(cryptoNewAlg, "cryptd("+gcm+")", unix.EAGAIN); err != nil && !errors.Is(err, unix.EEXIST) {
 		t.Fatalf("prefer an asynchronous cipher: %v", err)
 	}
 	driver := ""
@@ -55,13 +64,7 @@ func asynchronous(t *testing.T) {
 	}
 	// SAs hold on to their cipher until they are let go of, which the kernel does in the background.
 	t.Cleanup(func() {
-		var err error
-		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-			if err = askCrypto(conn, cryptoDelAlg, driver); !errors.Is(err, unix.EBUSY) {
-				break
-			}
-		}
-		if err != nil {
+		if err := retry(cryptoDelAlg, driver, unix.EBUSY); err != nil {
 			t.Errorf("forget the asynchronous cipher %q: %v", driver, err)
 		}
 	})
