@@ -60,6 +60,27 @@ struct {
 	__type(value, __u32);
 } free_slots SEC(".maps");
 
+/*
+ * Anybody can invent SPIs and fill the table; the SAs that a rekey brings must find room nevertheless. So user
+ * space may set slots aside in kept_slots, for the SAs in known_sas: those that the kernel's own database has,
+ * under the key's probe 0.
+ */
+#define KEPT_SHARE 8
+
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, SA_MAX / KEPT_SHARE);
+	__type(value, __u32);
+} kept_slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, SA_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct sa_key);
+	__type(value, __u8);
+} known_sas SEC(".maps");
+
 /* Packets by direction; the key says of what. */
 struct by_direction {
 	__u64 packets[DIR_MAX];

@@ -71,6 +71,17 @@ static __always_inline void sa_begin(struct sa_state *sa, const struct packet *p
 	*window_word(sa, seq) = word;
 }
 
+/* A slot for an SA; of those set aside only for one that the kernel has. False: there is none. */
+static __always_inline bool slot_take(const struct sa_key *key, __u32 *slot)
+{
+	struct sa_key known = *key;
+
+	if (!bpf_map_pop_elem(&free_slots, slot))
+		return true;
+	known.probe = 0;
+	return bpf_map_lookup_elem(&known_sas, &known) && !bpf_map_pop_elem(&kept_slots, slot);
+}
+
 /*
  * Takes a free slot for the packet's SA and publishes it under the key. SA_OPENED with the slot;
  * SA_RACED when another CPU has published an SA there first; SA_NONE, counted, when it cannot be.
@@ -81,7 +92,7 @@ static __noinline __s64 sa_open(struct packet *p, const struct sa_key *key)
 	__u32 slot;
 	long err;
 
-	if (bpf_map_pop_elem(&free_slots, &slot)) {
+	if (!slot_take(key, &slot)) {
 		lose(LOST_SA_TABLE_FULL);
 		return SA_NONE;
 	}

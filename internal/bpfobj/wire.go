@@ -46,11 +46,21 @@ func SetSAMax(spec *ebpf.CollectionSpec, n uint32) error {
 		}
 		m.MaxEntries = n
 	}
+	for name, share := range map[string]uint32{"known_sas": 1, "kept_slots": keptShare} {
+		m, ok := spec.Maps[name]
+		if !ok {
+			return fmt.Errorf("size map %s: not in the object", name)
+		}
+		m.MaxEntries = max(n/share, 1)
+	}
 	if locks, ok := spec.Maps["sa_locks"]; ok {
 		locks.MaxEntries = n
 	}
 	return nil
 }
+
+// keptShare is KEPT_SHARE: one slot of so many can be set aside.
+const keptShare = 8
 
 // FillSlots gives the wire program its free slots. It must be called once, after loading and before
 // the first packet.
@@ -62,6 +72,25 @@ func FillSlots(coll *ebpf.Collection) error {
 	for slot := range free.MaxEntries() {
 		if err := free.Put(nil, slot); err != nil {
 			return fmt.Errorf("put slot %d into free_slots: %w", slot, err)
+		}
+	}
+	return nil
+}
+
+// KeepSlots sets slots aside for SAs that the kernel's database has; it comes right after FillSlots, for a reader
+// that fills known_sas.
+func KeepSlots(coll *ebpf.Collection) error {
+	free, kept := coll.Maps["free_slots"], coll.Maps["kept_slots"]
+	if free == nil || kept == nil {
+		return fmt.Errorf("set slots aside: free_slots or kept_slots is not in the collection")
+	}
+	for range min(kept.MaxEntries(), free.MaxEntries()/2) {
+		var slot uint32
+		if err := free.LookupAndDelete(nil, &slot); err != nil {
+			return fmt.Errorf("take a slot from free_slots: %w", err)
+		}
+		if err := kept.Put(nil, slot); err != nil {
+			return fmt.Errorf("put slot %d into kept_slots: %w", slot, err)
 		}
 	}
 	return nil

@@ -287,6 +287,8 @@ const (
 	LockfreeMapFilterSpis      = "filter_spis"
 	LockfreeMapFreeSlots       = "free_slots"
 	LockfreeMapKeepalives      = "keepalives"
+	LockfreeMapKeptSlots       = "kept_slots"
+	LockfreeMapKnownSas        = "known_sas"
 	LockfreeMapLostCounts      = "lost_counts"
 	LockfreeMapSaCounts        = "sa_counts"
 	LockfreeMapSaHints         = "sa_hints"
@@ -373,6 +375,8 @@ type LockfreeMapSpecs struct {
 	FilterSpis    *ebpf.MapSpec `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	Keepalives    *ebpf.MapSpec `ebpf:"keepalives"`
+	KeptSlots     *ebpf.MapSpec `ebpf:"kept_slots"`
+	KnownSas      *ebpf.MapSpec `ebpf:"known_sas"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
 	SaHints       *ebpf.MapSpec `ebpf:"sa_hints"`
@@ -427,6 +431,8 @@ type LockfreeMaps struct {
 	FilterSpis    *ebpf.Map `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	Keepalives    *ebpf.Map `ebpf:"keepalives"`
+	KeptSlots     *ebpf.Map `ebpf:"kept_slots"`
+	KnownSas      *ebpf.Map `ebpf:"known_sas"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
 	SaHints       *ebpf.Map `ebpf:"sa_hints"`
@@ -448,6 +454,8 @@ func (m *LockfreeMaps) Close() error {
 		m.FilterSpis,
 		m.FreeSlots,
 		m.Keepalives,
+		m.KeptSlots,
+		m.KnownSas,
 		m.LostCounts,
 		m.SaCounts,
 		m.SaHints,

@@ -27,6 +27,8 @@ const (
 	LockedMapFilterSpis      = "filter_spis"
 	LockedMapFreeSlots       = "free_slots"
 	LockedMapKeepalives      = "keepalives"
+	LockedMapKeptSlots       = "kept_slots"
+	LockedMapKnownSas        = "known_sas"
 	LockedMapLostCounts      = "lost_counts"
 	LockedMapSaCounts        = "sa_counts"
 	LockedMapSaHints         = "sa_hints"
@@ -114,6 +116,8 @@ type LockedMapSpecs struct {
 	FilterSpis    *ebpf.MapSpec `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	Keepalives    *ebpf.MapSpec `ebpf:"keepalives"`
+	KeptSlots     *ebpf.MapSpec `ebpf:"kept_slots"`
+	KnownSas      *ebpf.MapSpec `ebpf:"known_sas"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
 	SaHints       *ebpf.MapSpec `ebpf:"sa_hints"`
@@ -169,6 +173,8 @@ type LockedMaps struct {
 	FilterSpis    *ebpf.Map `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	Keepalives    *ebpf.Map `ebpf:"keepalives"`
+	KeptSlots     *ebpf.Map `ebpf:"kept_slots"`
+	KnownSas      *ebpf.Map `ebpf:"known_sas"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
 	SaHints       *ebpf.Map `ebpf:"sa_hints"`
@@ -191,6 +197,8 @@ func (m *LockedMaps) Close() error {
 		m.FilterSpis,
 		m.FreeSlots,
 		m.Keepalives,
+		m.KeptSlots,
+		m.KnownSas,
 		m.LostCounts,
 		m.SaCounts,
 		m.SaHints,

@@ -95,6 +95,9 @@ func (s *session) open(ctx context.Context, o *liveOptions, opts probe.Options) 
 	if s.reader, err = reader.New(source, reader.Options{}); err != nil {
 		return err
 	}
+	if s.sadb.tracker != nil {
+		s.sadb.tracker.Hear(func(sa ledger.SADEntry) { s.reader.Expect(sa.Key) })
+	}
 	s.source = ledger.Source{Kind: ledger.KindLive, Name: hostname(), Kernel: kernelRelease(), Netns: name}
 	s.ledger = ledger.New(s.source)
 	return s.followDevices()

@@ -129,6 +129,7 @@ func (s *Set) Source() (reader.Source, error) {
 		if err != nil {
 			return src, err
 		}
+		maps.Keeps = true
 		src.Wire = &maps
 		src.Events, src.Lost = s.wire.maps.Maps["events"], s.wire.maps.Maps["lost_counts"]
 		for name, p := range s.wire.progs {

@@ -34,7 +34,7 @@ func loadWire(p Plan) (*wireSet, error) {
 	if w.maps, err = ebpf.NewCollection(spec); err != nil {
 		return nil, fmt.Errorf("make wire maps: %w", explainLoad(err))
 	}
-	if err := bpfobj.FillSlots(w.maps); err != nil {
+	if err := errors.Join(bpfobj.FillSlots(w.maps), bpfobj.KeepSlots(w.maps)); err != nil {
 		w.close()
 		return nil, fmt.Errorf("make wire maps: %w", err)
 	}

@@ -30,6 +30,8 @@ type rig struct {
 	coll *ebpf.Collection
 	prog *ebpf.Program
 	now  time.Time
+
+	keeps bool // slots are set aside
 }
 
 func newRig(t testing.TB, slots uint32) *rig {
@@ -72,6 +74,7 @@ func (g *rig) reader(opts Options) *Reader {
 	g.t.Helper()
 	maps, err := WireMapsOf(g.coll.Maps)
 	must(g.t, err)
+	maps.Keeps = g.keeps
 	opts.Now = func() time.Time { return g.now }
 	r, err := New(Source{
 		Wire: &maps, Events: g.coll.Maps["events"], Lost: g.coll.Maps["lost_counts"],

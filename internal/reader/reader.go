@@ -69,15 +69,16 @@ type Reader struct {
 	opts  Options
 	names *Names
 
-	mu     sync.Mutex
-	table  *Table // nil: wire not observed
-	slots  []Slot // scratch
-	live   map[uint32]*slotRecord
-	reap   reaper
-	tables []Aging // that make room
-	peers  map[peerKey]*peerTrack
-	beats  []ledger.KeepaliveReading          // as of the last sample
-	beaten map[ledger.KeepaliveReading]uint64 // by binding, as of the sample before
+	mu       sync.Mutex
+	table    *Table // nil: wire not observed
+	slots    []Slot // scratch
+	live     map[uint32]*slotRecord
+	reap     reaper
+	tables   []Aging // that make room
+	peers    map[peerKey]*peerTrack
+	expected expected
+	beats    []ledger.KeepaliveReading          // as of the last sample
+	beaten   map[ledger.KeepaliveReading]uint64 // by binding, as of the sample before
 
 	synced     time.Time // when Sync last ran, by the real clock
 	started    time.Time

@@ -48,13 +48,15 @@ func (r *Reader) reclaim(now time.Time, sad []ledger.SADEntry, force bool) error
 		return nil
 	}
 	if sad != nil {
+		before := r.reap.known
 		r.reap.known = make(map[ledger.SAKey]bool, len(sad))
 		for _, sa := range sad {
 			r.reap.known[sa.Key] = true
 		}
+		r.learn(before, r.reap.known)
 	}
 	errs := []error{r.finish(now)}
-	used, size := len(r.live), r.table.Cap()
+	used, size := len(r.live), r.table.open()
 	idle := r.opts.Idle
 	switch {
 	case force:

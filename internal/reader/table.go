@@ -19,10 +19,14 @@ type WireMaps struct {
 	SAStates    *ebpf.Map // sa_states: array of struct sa_state by slot, mmapable
 	SACounts    *ebpf.Map // sa_counts: per-CPU array of struct sa_count by slot
 	FreeSlots   *ebpf.Map // free_slots: queue of slots that no SA has
+	KeptSlots   *ebpf.Map // kept_slots: those of them that only SAs in KnownSAs may have
+	KnownSAs    *ebpf.Map // known_sas
 	WhyCounts   *ebpf.Map // why_counts
 	AsideCounts *ebpf.Map // aside_counts
 	LostCounts  *ebpf.Map // lost_counts, shared with the stack object
 	Keepalives  *ebpf.Map // keepalives
+
+	Keeps bool // slots were set aside (bpfobj.KeepSlots)
 }
 
 // WireMapsOf picks the wire maps out of a loaded collection's maps.
@@ -32,7 +36,7 @@ func WireMapsOf(maps map[string]*ebpf.Map) (WireMaps, error) {
 	for name, dst := range map[string]**ebpf.Map{
 		"sa_slots": &m.SASlots, "sa_states": &m.SAStates, "sa_counts": &m.SACounts,
 		"free_slots": &m.FreeSlots, "why_counts": &m.WhyCounts, "aside_counts": &m.AsideCounts,
-		"lost_counts": &m.LostCounts, "keepalives": &m.Keepalives,
+		"lost_counts": &m.LostCounts, "keepalives": &m.Keepalives, "kept_slots": &m.KeptSlots, "known_sas": &m.KnownSAs,
 	} {
 		if *dst = maps[name]; *dst == nil {
 			missing = append(missing, fmt.Errorf("the wire object has no map %s", name))
@@ -81,6 +85,14 @@ func OpenTable(m WireMaps) (*Table, error) {
 
 // Cap is how many SAs the table can hold.
 func (t *Table) Cap() int { return int(t.maps.SAStates.MaxEntries()) }
+
+// open is how many SAs can be in the table that the kernel's database does not have.
+func (t *Table) open() int {
+	if !t.maps.Keeps {
+		return t.Cap()
+	}
+	return t.Cap() - int(t.maps.KeptSlots.MaxEntries())
+}
 
 // Slots lists the slots in use, appending to dst[:0].
 func (t *Table) Slots(dst []Slot) ([]Slot, error) {
@@ -235,6 +247,10 @@ func (t *Table) recycle(slot uint32) error {
 	}
 	if err := t.maps.SACounts.Put(slot, make([]Count, t.cpus)); err != nil {
 		return fmt.Errorf("empty sa_counts slot %d: %w", slot, err)
+	}
+	// What was set aside and given out comes first; once it is complete, the kernel takes no more.
+	if t.maps.Keeps && t.maps.KeptSlots.Put(nil, slot) == nil {
+		return nil
 	}
 	if err := t.maps.FreeSlots.Put(nil, slot); err != nil {
 		return fmt.Errorf("give back slot %d: %w", slot, err)

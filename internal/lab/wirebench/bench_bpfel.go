@@ -27,6 +27,8 @@ const (
 	lockfreeMapFilterSpis      = "filter_spis"
 	lockfreeMapFreeSlots       = "free_slots"
 	lockfreeMapKeepalives      = "keepalives"
+	lockfreeMapKeptSlots       = "kept_slots"
+	lockfreeMapKnownSas        = "known_sas"
 	lockfreeMapLostCounts      = "lost_counts"
 	lockfreeMapSaCounts        = "sa_counts"
 	lockfreeMapSaHints         = "sa_hints"
@@ -115,6 +117,8 @@ type lockfreeMapSpecs struct {
 	FilterSpis    *ebpf.MapSpec `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	Keepalives    *ebpf.MapSpec `ebpf:"keepalives"`
+	KeptSlots     *ebpf.MapSpec `ebpf:"kept_slots"`
+	KnownSas      *ebpf.MapSpec `ebpf:"known_sas"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
 	SaHints       *ebpf.MapSpec `ebpf:"sa_hints"`
@@ -175,6 +179,8 @@ type lockfreeMaps struct {
 	FilterSpis    *ebpf.Map `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	Keepalives    *ebpf.Map `ebpf:"keepalives"`
+	KeptSlots     *ebpf.Map `ebpf:"kept_slots"`
+	KnownSas      *ebpf.Map `ebpf:"known_sas"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
 	SaHints       *ebpf.Map `ebpf:"sa_hints"`
@@ -196,6 +202,8 @@ func (m *lockfreeMaps) Close() error {
 		m.FilterSpis,
 		m.FreeSlots,
 		m.Keepalives,
+		m.KeptSlots,
+		m.KnownSas,
 		m.LostCounts,
 		m.SaCounts,
 		m.SaHints,

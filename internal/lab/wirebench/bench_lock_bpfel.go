@@ -27,6 +27,8 @@ const (
 	lockedMapFilterSpis      = "filter_spis"
 	lockedMapFreeSlots       = "free_slots"
 	lockedMapKeepalives      = "keepalives"
+	lockedMapKeptSlots       = "kept_slots"
+	lockedMapKnownSas        = "known_sas"
 	lockedMapLostCounts      = "lost_counts"
 	lockedMapSaCounts        = "sa_counts"
 	lockedMapSaHints         = "sa_hints"
@@ -116,6 +118,8 @@ type lockedMapSpecs struct {
 	FilterSpis    *ebpf.MapSpec `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	Keepalives    *ebpf.MapSpec `ebpf:"keepalives"`
+	KeptSlots     *ebpf.MapSpec `ebpf:"kept_slots"`
+	KnownSas      *ebpf.MapSpec `ebpf:"known_sas"`
 	LostCounts    *ebpf.MapSpec `ebpf:"lost_counts"`
 	SaCounts      *ebpf.MapSpec `ebpf:"sa_counts"`
 	SaHints       *ebpf.MapSpec `ebpf:"sa_hints"`
@@ -177,6 +181,8 @@ type lockedMaps struct {
 	FilterSpis    *ebpf.Map `ebpf:"filter_spis"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	Keepalives    *ebpf.Map `ebpf:"keepalives"`
+	KeptSlots     *ebpf.Map `ebpf:"kept_slots"`
+	KnownSas      *ebpf.Map `ebpf:"known_sas"`
 	LostCounts    *ebpf.Map `ebpf:"lost_counts"`
 	SaCounts      *ebpf.Map `ebpf:"sa_counts"`
 	SaHints       *ebpf.Map `ebpf:"sa_hints"`
@@ -199,6 +205,8 @@ func (m *lockedMaps) Close() error {
 		m.FilterSpis,
 		m.FreeSlots,
 		m.Keepalives,
+		m.KeptSlots,
+		m.KnownSas,
 		m.LostCounts,
 		m.SaCounts,
 		m.SaHints,
