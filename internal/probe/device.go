@@ -3,6 +3,7 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -53,11 +54,11 @@ var carriesNothing = map[string]bool{"dummy": true, "vrf": true, "ifb": true, "n
 // Devices lists the devices of the calling thread's network namespace.
 func Devices() ([]Device, error) {
 	// netlink.Handle would do; the package functions open a socket a call, in this very thread.
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list network devices: %w", err)
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
@@ -95,6 +96,17 @@ func Devices() ([]Device, error) {
 		}
 	}
 	return devices, nil
+}
+
+// whole lists until nothing has changed meanwhile, as it often does where containers come and go: a list that
+// was interrupted may lack a device that is there.
+func whole[T any](list func() ([]T, error)) (out []T, err error) {
+	for range 50 {
+		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return out, err
 }
 
 func layerOf(linkType string) Layer {

@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -33,8 +36,10 @@ type wireHook struct {
 
 // follower hears the kernel announce devices.
 type follower struct {
-	conn *netlink.Conn
-	done chan struct{}
+	conn  *netlink.Conn
+	done  chan struct{}
+	mu    sync.Mutex // of the deadline: whoever ends the following has the last word
+	ended atomic.Bool
 }
 
 // Follow keeps the wire hooks where they belong while devices come and go, until the returned closer is
@@ -55,7 +60,10 @@ func (s *Set) Follow() (io.Closer, error) {
 // Close ends the following.
 func (f *follower) Close() error {
 	// A deadline in the past wakes who waits for an announcement.
+	f.mu.Lock()
+	f.ended.Store(true)
 	err := f.conn.SetReadDeadline(time.Unix(1, 0))
+	f.mu.Unlock()
 	<-f.done
 	return errors.Join(err, f.conn.Close())
 }
@@ -63,19 +71,35 @@ func (f *follower) Close() error {
 func (s *Set) follow(f *follower) {
 	defer close(f.done)
 	// Devices may have changed between attaching and listening.
-	s.refresh()
+	err := s.refresh()
 	for {
-		messages, err := f.conn.Receive()
+		if err != nil {
+			f.wake(time.Now().Add(followPause)) // and look again
+		}
+		messages, heard := f.conn.Receive()
 		switch {
-		case errors.Is(err, unix.ENOBUFS): // announcements were lost: looking is always right
-		case err != nil:
-			return // closed, or a socket that will never say anything again
+		case f.ended.Load():
+			return
+		case errors.Is(heard, os.ErrDeadlineExceeded):
+			f.wake(time.Time{})
+		case errors.Is(heard, unix.ENOBUFS): // announcements were lost: looking is always right
+		case heard != nil:
+			return // a socket that will never say anything again
 		case !slices.ContainsFunc(messages, s.concerns):
 			continue
 		}
-		s.refresh()
+		err = s.refresh()
 		// What is announced meanwhile waits in the socket.
 		time.Sleep(followPause)
+	}
+}
+
+// wake ends the wait for an announcement at a time; the zero one: never.
+func (f *follower) wake(at time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.ended.Load() {
+		_ = f.conn.SetReadDeadline(at) // fails on a closed socket alone
 	}
 }
 
@@ -111,15 +135,15 @@ func (s *Set) concerns(m netlink.Message) bool {
 	return true
 }
 
-// refresh looks at the devices and mends what no longer fits them.
-func (s *Set) refresh() {
+// refresh looks at the devices and mends what no longer fits them. It fails where it could not look; what could not
+// be attached is in the hooks.
+func (s *Set) refresh() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.detached {
-		return
+		return nil
 	}
-	// What fails here is in the hooks, or is tried again at the next announcement.
-	_ = s.ns.Do(func() error {
+	return s.ns.Do(func() error {
 		devices, err := Devices()
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ package probe
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -202,4 +203,59 @@ func TestNamespaceVanishes(t *testing.T) {
 		t.Errorf("after the end: %+v", figuresOf(w))
 	}
 	must(t, f.Close())
+}
+
+// TestDevicesWhileOthersComeAndGo lists devices on a host whose containers come and go all the time. Each list has the
+// device that was there throughout, and the hooks of that are never taken away.
+func TestDevicesWhileOthersComeAndGo(t *testing.T) {
+	k := needBPF(t)
+	l := newLab(t)
+	pair := func(name string) *netlink.Veth {
+		return &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "far-" + name}
+	}
+	for i := range 70 { // so many that a list takes several messages
+		must(t, l.near.Do(func() error {
+			return netlink.LinkAdd(pair(fmt.Sprintf("d%d", i)))
+		}))
+	}
+	l.veth(t, "wan", ownIP+"/24")
+	s, err := Open(k, Options{Netns: l.nearName, WireOnly: true, Interfaces: []string{"wan"}})
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	f, err := s.Follow()
+	must(t, err)
+	defer func() { must(t, f.Close()) }()
+	before := l.state(t, "wan")
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- l.near.Do(func() error {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return nil
+				default:
+				}
+				link := pair(fmt.Sprintf("e%d", i%7))
+				if err := netlink.LinkAdd(link); err != nil {
+					return err
+				}
+				if err := netlink.LinkDel(link); err != nil {
+					return err
+				}
+			}
+		})
+	}()
+	for range 200 {
+		var devices []Device
+		must(t, l.near.Do(func() (err error) { devices, err = Devices(); return err }))
+		if !slices.ContainsFunc(devices, func(d Device) bool { return d.Name == "wan" && len(d.Addrs) == 1 }) {
+			t.Fatalf("wan is not in a list of %d devices", len(devices))
+		}
+		must(t, s.refresh())
+	}
+	close(stop)
+	must(t, <-done)
+	if after := l.state(t, "wan"); after.XDP != before.XDP || before.XDP == 0 && len(after.TCXIn)+len(after.FiltersIn) == 0 {
+		t.Errorf("the hooks of wan were %+v and are %+v", before, after)
+	}
 }
