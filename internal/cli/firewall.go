@@ -24,9 +24,11 @@ func (s *session) firewall(_ context.Context, snap *ledger.Snapshot) error {
 	r := &s.rules
 	if r.at.IsZero() || time.Since(r.at) >= r.pace {
 		r.at, r.drops, r.clamps = time.Now(), nil, nil
-		if rules, err := netfilter.Read(s.ns.SocketFD()); err == nil {
+		_ = s.ns.Do(func() error {
+			rules, err := netfilter.Read()
 			r.drops, r.clamps = rules.Drops, rules.Clamps
-		}
+			return err
+		})
 	}
 	snap.Firewall, snap.Clamps = r.drops, r.clamps
 	return nil

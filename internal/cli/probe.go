@@ -193,11 +193,7 @@ func probeWorld(ctx context.Context, ns *netns.Handle, routes *mtu.Routes) (w mt
 	if w.Local, err = routes.Local(); err != nil {
 		return w, err
 	}
-	at := 0 // the caller's own, which asks for no privilege to enter it
-	if ns.Name() != "" {
-		at = ns.FD()
-	}
-	client, err := xfrm.Open(at)
+	client, err := xfrm.Open(ns)
 	if errors.Is(err, xfrm.ErrDebugged) {
 		return w, err
 	}

@@ -30,7 +30,7 @@ type saDatabase struct {
 
 func openSADatabase(ctx context.Context, ns *netns.Handle) (*saDatabase, error) {
 	d := &saDatabase{}
-	client, err := xfrm.Open(ns.SocketFD())
+	client, err := xfrm.Open(ns)
 	switch {
 	case errors.Is(err, xfrm.ErrDebugged):
 		return nil, err

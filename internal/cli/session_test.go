@@ -20,7 +20,7 @@ func TestUnreadablePolicies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	client, err := xfrm.Open(ns.FD())
+	client, err := xfrm.Open(ns)
 	if err != nil && os.Getenv("CI") != "true" {
 		t.Skipf("no IPsec over netlink here: %v", err)
 	}

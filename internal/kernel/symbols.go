@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // ErrSymbolsHidden says that the kernel shows symbol names without their addresses.
@@ -36,14 +37,28 @@ type Range struct {
 	Name       string // with suffix, as the symbol table has it
 }
 
+// symbolTable is /proc/kallsyms, kept open from the first reading on: whether addresses are shown is decided when it is opened
+// (kallsyms_open), and the privilege may have been given up when it is read again.
+var symbolTable struct {
+	sync.Mutex
+	file *os.File
+}
+
 // LoadSymbols reads /proc/kallsyms.
 func LoadSymbols() (*Symbols, error) {
-	f, err := os.Open("/proc/kallsyms")
-	if err != nil {
-		return nil, fmt.Errorf("open symbol table (a kernel without CONFIG_KALLSYMS has none): %w", err)
+	symbolTable.Lock()
+	defer symbolTable.Unlock()
+	if symbolTable.file == nil {
+		f, err := os.Open("/proc/kallsyms")
+		if err != nil {
+			return nil, fmt.Errorf("open symbol table (a kernel without CONFIG_KALLSYMS has none): %w", err)
+		}
+		symbolTable.file = f
 	}
-	defer f.Close()
-	return ParseSymbols(f)
+	if _, err := symbolTable.file.Seek(0, io.SeekStart); err != nil {
+		return nil, fmt.Errorf("read symbol table anew: %w", err)
+	}
+	return ParseSymbols(symbolTable.file)
 }
 
 // ParseSymbols reads a symbol table in the form of /proc/kallsyms.

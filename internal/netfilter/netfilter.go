@@ -29,8 +29,8 @@ type Ruleset struct {
 	Clamps []ledger.MSSClamp
 }
 
-// Read reads the ruleset of the network namespace that ns is a descriptor of, or for 0 of the process's own.
-func Read(ns int) (Ruleset, error) {
+// Read reads the ruleset of the calling thread's network namespace.
+func Read() (Ruleset, error) {
 	none := Ruleset{Drops: []ledger.FirewallRule{}, Clamps: []ledger.MSSClamp{}}
 	if _, err := os.Stat(module); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -38,7 +38,7 @@ func Read(ns int) (Ruleset, error) {
 		}
 		return Ruleset{}, fmt.Errorf("look for nf_tables: %w", err)
 	}
-	conn, err := nftables.New(nftables.WithNetNSFd(ns))
+	conn, err := nftables.New()
 	if err != nil {
 		return Ruleset{}, fmt.Errorf("open netfilter socket: %w", err)
 	}

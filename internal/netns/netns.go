@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +26,10 @@ type Handle struct {
 	file *os.File
 	name string
 	here bool // the process is in it already: entering it takes no privilege
+
+	mu     sync.Mutex
+	inside chan<- job // to the thread that is in the namespace; nil: none is, see Do
+	thread atomic.Int64
 }
 
 // Open opens the namespace NAME of Dir, the one a path points to, or, for "", the caller's own.
@@ -139,30 +145,77 @@ func (h *Handle) Inode() (uint64, error) {
 	return st.Ino, nil
 }
 
-// Close gives the descriptor back; the namespace lives on.
-func (h *Handle) Close() error { return h.file.Close() }
+// Close gives the descriptor back and ends the thread in the namespace, which lives on.
+func (h *Handle) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.inside != nil {
+		close(h.inside)
+		h.inside = nil
+	}
+	return h.file.Close()
+}
 
-// Do runs fn in the namespace and waits for it. fn runs on an operating system thread of its own,
-// which, if it had to enter the namespace, ends with it: a thread that changed its namespace never returns to Go's pool. Sockets that
-// fn opens stay in the namespace and may be used elsewhere afterwards.
+// Do runs fn in the namespace and waits for it; a call from elsewhere waits for the one before it to end. fn runs on an operating system thread that enters the namespace once and stays in it until
+// Close, and never returns to Go's pool. So the privilege to enter it is needed for the first call only, and may be
+// given up then. Sockets that fn opens stay in the namespace and may be used elsewhere afterwards.
 func (h *Handle) Do(fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// Deliberately never unlocked: see above.
-		runtime.LockOSThread()
-		if h.here {
+	if h.here {
+		done := make(chan error, 1)
+		go func() {
+			// The caller may be locked to a thread that is elsewhere.
+			runtime.LockOSThread()
 			defer runtime.UnlockOSThread() // nothing was changed
 			done <- fn()
+		}()
+		return <-done
+	}
+	if h.thread.Load() == int64(unix.Gettid()) {
+		return fn() // called by what Do runs
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.inside == nil {
+		inside, err := h.enter()
+		if err != nil {
+			return err
+		}
+		h.inside = inside
+	}
+	j := job{fn, make(chan error, 1)}
+	h.inside <- j
+	return <-j.done
+}
+
+// job is a function that a namespace's thread is to run.
+type job struct {
+	fn   func() error
+	done chan error
+}
+
+// enter starts the thread that runs what Do is given.
+func (h *Handle) enter() (chan<- job, error) {
+	entered, jobs := make(chan error, 1), make(chan job)
+	go func() {
+		// Deliberately never unlocked: the thread ends with this goroutine.
+		runtime.LockOSThread()
+		err := unix.Setns(h.FD(), unix.CLONE_NEWNET)
+		entered <- err
+		if err != nil {
 			return
 		}
-		if err := unix.Setns(h.FD(), unix.CLONE_NEWNET); err != nil {
-			if errors.Is(err, unix.EPERM) {
-				err = fmt.Errorf("%w; run as root or with CAP_SYS_ADMIN", err)
-			}
-			done <- fmt.Errorf("enter network namespace %q: %w", h.name, err)
-			return
+		h.thread.Store(int64(unix.Gettid()))
+		defer h.thread.Store(0)
+		for j := range jobs {
+			j.done <- j.fn()
 		}
-		done <- fn()
 	}()
-	return <-done
+	err := <-entered
+	if errors.Is(err, unix.EPERM) {
+		err = fmt.Errorf("%w; run as root or with CAP_SYS_ADMIN", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("enter network namespace %q: %w", h.name, err)
+	}
+	return jobs, nil
 }

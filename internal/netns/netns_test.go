@@ -3,12 +3,15 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -93,6 +96,38 @@ func TestDoRunsInside(t *testing.T) {
 	defer p.Close()
 	if got, err := p.Inode(); err != nil || got != want {
 		t.Errorf("by path: inode %d, %v; want %d", got, err, want)
+	}
+}
+
+// TestDoStays: all that Do runs is on one thread, which what it runs may ask for again, and which is gone after Close.
+func TestDoStays(t *testing.T) {
+	h, err := Open(named(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var threads []int
+	note := func() error { threads = append(threads, unix.Gettid()); return nil }
+	if err := errors.Join(h.Do(note), h.Do(func() error { return errors.Join(note(), h.Do(note)) })); err != nil {
+		t.Fatal(err)
+	}
+	if len(threads) != 3 || threads[0] != threads[1] || threads[1] != threads[2] {
+		t.Errorf("ran on threads %v, want one", threads)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := fmt.Sprintf("/proc/self/task/%d", threads[0])
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		// Go never ends the main thread, but parks it.
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || threads[0] == os.Getpid() {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the thread outlives Close")
+		}
+	}
+	if err := h.Do(note); err == nil {
+		t.Error("Do after Close ran")
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 	"github.com/mdlayher/netlink"
 
 	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/netns"
+	"xfrmscope/internal/privilege"
 )
 
 // netlinkRoute and netlinkXfrm are the families NETLINK_ROUTE and NETLINK_XFRM.
@@ -44,27 +46,37 @@ type conn interface {
 // dialer opens a netlink socket of a family in the client's network namespace.
 type dialer func(family int) (conn, error)
 
+// dialIn opens sockets on a thread that is in the namespace. The library would enter it anew for each, for which the
+// privilege may be gone by then.
+func dialIn(ns *netns.Handle) dialer {
+	return func(family int) (s conn, err error) {
+		err = ns.Do(func() (err error) {
+			s, err = netlink.Dial(family, nil)
+			return err
+		})
+		return s, err
+	}
+}
+
 // Client reads the IPsec databases of one network namespace. It is safe for concurrent use.
 type Client struct {
-	netns int
-	dial  dialer
+	ns   *netns.Handle
+	dial dialer
 
 	mu    sync.Mutex // one dump at a time on each socket
 	xfrm  conn       // nil: to be dialled again
 	route conn
 }
 
-// Open connects to the network namespace that netns is a file descriptor of, or for 0 to that of the
-// calling thread, which takes no privilege to enter. The descriptor must stay open until Close.
-func Open(netns int) (*Client, error) {
+// Open connects to a network namespace, which must stay open until Close.
+func Open(ns *netns.Handle) (*Client, error) {
 	if nlDebug != "" || os.Getenv("NLDEBUG") != "" {
 		return nil, fmt.Errorf("open xfrm netlink: %w", ErrDebugged)
 	}
-	c := &Client{netns: netns, dial: func(family int) (conn, error) {
-		return netlink.Dial(family, &netlink.Config{NetNS: netns})
-	}}
-	// Connect now and not at the first dump, so that a kernel without xfrm is found out here, and so
-	// that "the calling thread" means the thread that calls Open.
+	// The kernel is about to put keys into this process's memory. They are overwritten at once, but not in no time.
+	privilege.HideMemory()
+	c := &Client{ns: ns, dial: dialIn(ns)}
+	// Connect now and not at the first dump, so that a kernel without xfrm is found out here.
 	for _, s := range []struct {
 		name   string
 		family int

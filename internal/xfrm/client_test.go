@@ -202,7 +202,7 @@ func TestDirection(t *testing.T) {
 
 func TestOpenRefusesToDebug(t *testing.T) {
 	t.Setenv("NLDEBUG", "level=1")
-	if _, err := Open(0); !errors.Is(err, ErrDebugged) {
+	if _, err := Open(nil); !errors.Is(err, ErrDebugged) {
 		t.Errorf("error %v", err)
 	}
 }

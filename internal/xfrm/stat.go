@@ -10,11 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // XfrmStat reads the xfrm counters of the calling thread's network namespace, by the kernel's names;
@@ -84,7 +81,7 @@ func Sysctls(procRoot string) (map[string]uint64, error) {
 
 // XfrmStat reads the xfrm counters of the client's network namespace.
 func (c *Client) XfrmStat() (stat map[string]uint64, err error) {
-	err = c.inside(func() error {
+	err = c.ns.Do(func() error {
 		stat, err = XfrmStat("/proc")
 		return err
 	})
@@ -93,29 +90,9 @@ func (c *Client) XfrmStat() (stat map[string]uint64, err error) {
 
 // Sysctls reads the xfrm sysctls of the client's network namespace.
 func (c *Client) Sysctls() (out map[string]uint64, err error) {
-	err = c.inside(func() error {
+	err = c.ns.Do(func() error {
 		out, err = Sysctls("/proc")
 		return err
 	})
 	return out, err
-}
-
-// inside runs fn on a thread that is in the client's network namespace. The thread is not used again
-// for anything else unless it went back.
-func (c *Client) inside(fn func() error) error {
-	if c.netns == 0 {
-		return fn()
-	}
-	done := make(chan error, 1)
-	go func() {
-		// Without the matching unlock the runtime ends the thread with the goroutine, so no other
-		// goroutine can find itself in the wrong namespace.
-		runtime.LockOSThread()
-		if err := unix.Setns(c.netns, unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter network namespace: %w", explain(err))
-			return
-		}
-		done <- fn()
-	}()
-	return <-done
 }

@@ -35,7 +35,7 @@ func client(t *testing.T, n *tunnel.Namespace) *xfrm.Client {
 	t.Helper()
 	h, err := netns.Open(n.Name)
 	check(t, err)
-	c, err := xfrm.Open(h.FD())
+	c, err := xfrm.Open(h)
 	check(t, err)
 	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
