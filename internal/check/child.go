@@ -28,10 +28,12 @@ var forwarded = []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT
 // Run runs a command with this process's own standard input, output and error, passes signals on to it, and
 // says how it ended. err is only for what keeps it from starting; the status then says so as well.
 //
+// started is called once the command runs, with the privileges that this process had until then; may be nil.
+//
 // Where this process is in the foreground of a terminal, the command stays in its process group, so that
 // the terminal treats both alike; Ctrl-C and Ctrl-\ then reach the command by themselves and are not
 // passed on a second time. Elsewhere it gets a group of its own, and signals go to all of that.
-func Run(args []string) (*Command, error) {
+func Run(args []string, started func()) (*Command, error) {
 	out := &Command{Args: args}
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -48,6 +50,9 @@ func Run(args []string) (*Command, error) {
 			out.ExitStatus = statusNotFound
 		}
 		return out, fmt.Errorf("start command: %w", err)
+	}
+	if started != nil {
+		started()
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()

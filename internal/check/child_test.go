@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(helperVariable) == "" {
 		os.Exit(m.Run())
 	}
-	c, err := check.Run(os.Args[1:])
+	c, err := check.Run(os.Args[1:], nil)
 	if err != nil {
 		fmt.Println(err)
 	}
@@ -74,7 +74,7 @@ func TestRunStatus(t *testing.T) {
 		{[]string{"no-such-program"}, 127, "", true},
 		{[]string{t.TempDir()}, 126, "", true},
 	} {
-		got, err := check.Run(c.args)
+		got, err := check.Run(c.args, nil)
 		if got.ExitStatus != c.status || got.Signal != c.signal || (err != nil) != c.fails {
 			t.Errorf("%q: %+v, %v", c.args, got, err)
 		}

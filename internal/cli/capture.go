@@ -21,6 +21,7 @@ import (
 	"xfrmscope/internal/bpfobj"
 	"xfrmscope/internal/capture"
 	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/privilege"
 	"xfrmscope/internal/probe"
 	"xfrmscope/internal/report"
 	"xfrmscope/internal/verdict"
@@ -231,6 +232,7 @@ func (o *captureFlags) run(ctx context.Context, out, progress io.Writer) (err er
 	if err != nil {
 		return err
 	}
+	s.giveUp(&o.live, progress, privilege.ToWrite(o.files.Path))
 	if err := o.record(ctx, s, rec, progress); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"xfrmscope/internal/check"
 	"xfrmscope/internal/kernel"
+	"xfrmscope/internal/privilege"
 	"xfrmscope/internal/record"
 	"xfrmscope/internal/replay"
 	"xfrmscope/internal/report"
@@ -228,6 +229,7 @@ func (o *checkOptions) observe(ctx context.Context, progress io.Writer) (doc rep
 		return doc, nil, err
 	}
 	if o.command == nil {
+		s.giveUp(&o.live, progress, o.files()...)
 		fmt.Fprintln(progress, s.announce(o.duration))
 	}
 	if err := o.live.ready(); err != nil {
@@ -236,7 +238,7 @@ func (o *checkOptions) observe(ctx context.Context, progress io.Writer) (doc rep
 	if o.command == nil {
 		err = s.watch(ctx, o.duration)
 	} else {
-		command, err = o.run(ctx, s)
+		command, err = o.run(ctx, s, progress)
 	}
 	if err != nil {
 		return doc, command, err
@@ -251,7 +253,7 @@ func (o *checkOptions) observe(ctx context.Context, progress io.Writer) (doc rep
 
 // run runs the command under observation, which goes on until what was missing at its end has settled.
 // From here on a signal ends the command, and the observation only with it.
-func (o *checkOptions) run(ctx context.Context, s *session) (*check.Command, error) {
+func (o *checkOptions) run(ctx context.Context, s *session, progress io.Writer) (*check.Command, error) {
 	if ctx.Err() != nil {
 		return nil, errors.New("interrupted before the command was started")
 	}
@@ -259,7 +261,8 @@ func (o *checkOptions) run(ctx context.Context, s *session) (*check.Command, err
 	defer stop()
 	ended := make(chan error, 1)
 	go func() { ended <- s.watch(watching, 0) }()
-	command, err := check.Run(o.command)
+	// Not before: the command is to have all that the user has.
+	command, err := check.Run(o.command, func() { s.giveUp(&o.live, progress, o.files()...) })
 	if err == nil {
 		select {
 		case <-time.After(o.settle):
@@ -277,6 +280,8 @@ func (o *checkOptions) offline(ctx context.Context, progress io.Writer) (doc rep
 	if err != nil {
 		return doc, err
 	}
+	needs := append(o.files(), privilege.ToRead(o.from...))
+	beforeFiles(progress, needs...)
 	if len(o.from) == 1 {
 		run, err := record.Replay(o.from[0], record.ReplayOptions{})
 		var damage *record.DamageError
@@ -295,8 +300,14 @@ func (o *checkOptions) offline(ctx context.Context, progress io.Writer) (doc rep
 		}
 	}
 	ports := slices.DeleteFunc(probe.NATTPorts, func(p uint16) bool { return p == 4500 }) // always there
-	doc, _, err = account(ctx, o.from, replay.Options{SATableSize: probe.SATableSize, NATTPorts: ports})
+	doc, _, err = account(ctx, o.from, replay.Options{SATableSize: probe.SATableSize, NATTPorts: ports,
+		Loaded: onlyFiles(progress, needs...)})
 	return doc, err
+}
+
+// files are those that the outcome is written to.
+func (o *checkOptions) files() []privilege.Need {
+	return []privilege.Need{privilege.ToWrite(o.report, o.junit, o.tap)}
 }
 
 // tryFiles finds out before the command runs whether the outcome can be written.

@@ -11,6 +11,7 @@ import (
 
 	"xfrmscope/internal/compare"
 	"xfrmscope/internal/compare/load"
+	"xfrmscope/internal/privilege"
 	"xfrmscope/internal/probe"
 	"xfrmscope/internal/report"
 )
@@ -34,7 +35,7 @@ where its packets were lost: in the sender's host (before a sequence number was 
 the wire), on the path between, or in the receiver's host (before xfrm, by xfrm, after decryption).
 
 Each file is a recording of 'xfrmscope record' or a capture (pcap, pcapng; reading one needs root or
-CAP_BPF and CAP_NET_ADMIN). A capture shows a wire only: what its host did is then not known. Only the
+CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN). A capture shows a wire only: what its host did is then not known. Only the
 sequence numbers that both ends account for are compared, so the files need not begin and end together,
 and their clocks need not agree: the offset is estimated from packets that both ends saw.
 
@@ -54,6 +55,7 @@ Exit status: 0 nothing lost and no finding, 1 packets were lost or an end has fi
 			if !o.quiet && isTerminal(cmd.ErrOrStderr()) {
 				opts.Progress = progressLine(cmd.ErrOrStderr())
 			}
+			beforeFiles(cmd.ErrOrStderr(), privilege.ToRead(args...))
 			return compareFiles(cmd.Context(), args[0], args[1], opts, o.json, cmd.OutOrStdout())
 		}),
 	}

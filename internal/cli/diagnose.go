@@ -62,6 +62,7 @@ func diagnose(ctx context.Context, o *liveOptions, d time.Duration, progress io.
 	if err := s.listen(nil); err != nil {
 		return doc, err
 	}
+	s.giveUp(o, progress)
 	if err := s.observe(ctx); err != nil {
 		return doc, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"xfrmscope/internal/drops"
 	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/privilege"
 )
 
 // dropsOptions are the flags of `drops`.
@@ -144,6 +145,7 @@ func watchDrops(ctx context.Context, o *dropsOptions, stdout, stderr io.Writer) 
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	drop(stderr, toReadMaps(s.Map()), privilege.ToWrite(o.readyFile))
 	fmt.Fprintln(stderr, o.announce())
 	for _, n := range s.Notes() {
 		fmt.Fprintln(stderr, "xfrmscope: "+n)

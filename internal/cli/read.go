@@ -14,6 +14,7 @@ import (
 
 	"xfrmscope/internal/ike"
 	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/privilege"
 	"xfrmscope/internal/probe"
 	"xfrmscope/internal/reader"
 	"xfrmscope/internal/replay"
@@ -32,8 +33,8 @@ func newRead() *cobra.Command {
 		Short: "The same account of capture files, through the same compiled program",
 		Long: `Reads pcap and pcapng files (also gzip'ed; Ethernet, raw IP, Linux cooked and null/loopback link
 types) as one stream, in the order given, and accounts every ESP packet exactly as on a live interface:
-the packets are fed to the very XDP program, in the kernel, which needs root or CAP_BPF and
-CAP_NET_ADMIN. Of a damaged file, all that stands before the damage is reported.
+the packets are fed to the very XDP program, in the kernel, which needs root or CAP_BPF,
+CAP_PERFMON and CAP_NET_ADMIN. Of a damaged file, all that stands before the damage is reported.
 
 A capture shows one point of the path: what the kernel behind it did with the packets is not in it.
 
@@ -50,6 +51,7 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 a file cannot be read
 			if !o.quiet && isTerminal(cmd.ErrOrStderr()) {
 				opts.Progress = progressLine(cmd.ErrOrStderr())
 			}
+			opts.Loaded = onlyFiles(cmd.ErrOrStderr(), privilege.ToRead(args...))
 			return read(cmd.Context(), args, opts, o.json, cmd.OutOrStdout())
 		}),
 	}

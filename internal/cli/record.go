@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/privilege"
 	"xfrmscope/internal/reader"
 	"xfrmscope/internal/record"
 )
@@ -149,6 +150,7 @@ func (r *recorder) run(ctx context.Context, o *recordOptions, progress io.Writer
 	if err := s.listen(func(e reader.Event) { _ = r.writer.Event(e) }); err != nil {
 		return err
 	}
+	s.giveUp(&o.live, progress, privilege.ToWrite(o.file))
 	err := s.steps(ctx, o.duration, o.interval, func() error {
 		if r.told {
 			return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/privilege"
 	"xfrmscope/internal/record"
 	"xfrmscope/internal/report"
 )
@@ -74,6 +75,8 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 the file cannot be re
 
 // reportRecording replays a recording and writes what comes of it.
 func reportRecording(path string, o *reportOptions, stdout, progress io.Writer) (err error) {
+	// What a file holds is anybody's guess.
+	drop(progress, privilege.ToRead(path), privilege.ToWrite(o.out))
 	var span record.ReplayOptions
 	if o.from.relative || o.to.relative {
 		begin, err := record.Begin(path)

@@ -10,12 +10,15 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/export"
+	"xfrmscope/internal/privilege"
 )
 
 // serveOptions are the flags of serve.
@@ -117,6 +120,16 @@ func (o *serveOptions) check() error {
 	return export.CheckWebConfig(o.webConfig)
 }
 
+// needs are the files that are read and written while it answers: the web configuration, with its certificates, is
+// read anew for each connection.
+func (o *serveOptions) needs() []privilege.Need {
+	out := []privilege.Need{{Cap: unix.CAP_DAC_READ_SEARCH, Try: func() error { return export.CheckWebConfig(o.webConfig) }}}
+	for _, r := range o.trigger.rules {
+		out = append(out, privilege.ToWrite(filepath.Join(r.Dir, "file")))
+	}
+	return out
+}
+
 // freshness is how old a snapshot may be to be given again: a second scraper costs no second snapshot.
 const freshness = time.Second
 
@@ -170,6 +183,7 @@ func serve(ctx context.Context, o *serveOptions, progress io.Writer) (err error)
 			}
 		}()
 	}
+	s.giveUp(&o.live, progress, o.needs()...)
 	if err := o.live.ready(); err != nil {
 		return err
 	}

@@ -76,6 +76,7 @@ func trace(ctx context.Context, o *traceOptions, stdout, stderr io.Writer) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, events.Close()) }()
+	s.giveUp(&o.live, stderr)
 	known := newReqIDs(s.set.FollowSAs)
 	if s.sadb.tracker != nil {
 		// New ones first, so that none is missed between the two.

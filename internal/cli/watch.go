@@ -106,6 +106,7 @@ func watch(ctx context.Context, o *watchOptions, stdout, stderr io.Writer) (err 
 	if err := s.listen(w.hear); err != nil {
 		return err
 	}
+	s.giveUp(&o.live, stderr)
 	out, isFile := stdout.(*os.File)
 	if !o.plain && isFile && term.IsTerminal(out.Fd()) && !dumbTerminal() {
 		err = w.screen(ctx, o, out)

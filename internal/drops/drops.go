@@ -166,6 +166,9 @@ func (s *Session) Notes() []string { return slices.Clone(s.notes) }
 // Reasons tells whether this kernel gives any.
 func (s *Session) Reasons() bool { return s.names.reasons != nil }
 
+// Map is one of those that are read to the end.
+func (s *Session) Map() *ebpf.Map { return s.maps["drops"] }
+
 // Detach ends counting; what was counted can still be read. It may be called again.
 func (s *Session) Detach() error {
 	err := s.set.Detach()

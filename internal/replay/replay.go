@@ -13,6 +13,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/bpfobj"
 	"xfrmscope/internal/ledger"
@@ -32,6 +33,9 @@ type Options struct {
 	// IKE is given every IKE header, in the order of the capture, with the capture's time. An error of
 	// it ends reading. nil: headers are counted in their class only.
 	IKE func(reader.Event) error
+	// Loaded is called once all is loaded and no file is open yet, with a map that is read to the end. nil: nobody wants to
+	// know.
+	Loaded func(*ebpf.Map)
 	// Mark is given every ESP packet that opens or belongs to an SA (reader.KindMark), in the same way.
 	Mark func(reader.Event) error
 }
@@ -75,6 +79,9 @@ func Run(ctx context.Context, files []string, opts Options) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("replay captures: %w", err)
 	}
+	if opts.Loaded != nil {
+		opts.Loaded(w.coll.Maps["lost_counts"])
+	}
 	res, err := w.run(ctx, files, opts)
 	if closing := w.close(); closing != nil {
 		err = errors.Join(err, fmt.Errorf("replay captures: %w", closing))
@@ -83,7 +90,7 @@ func Run(ctx context.Context, files []string, opts Options) (*Result, error) {
 }
 
 // runsInKernel says what a privilege that was refused is for.
-const runsInKernel = "reading a capture runs the compiled wire program in the kernel: be root, or have CAP_BPF and CAP_NET_ADMIN"
+const runsInKernel = "reading a capture runs the compiled wire program in the kernel: be root, or have CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
 
 // wire is a loaded wire program, for captures.
 type wire struct {
@@ -101,7 +108,7 @@ func open(opts Options, ways []way) (*wire, error) {
 	}
 	coll, err := load(func(spec *ebpf.CollectionSpec) error { return configure(spec, opts) }, ways)
 	if err != nil {
-		if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, errPermission) {
+		if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 			err = fmt.Errorf("%w; %s", err, runsInKernel)
 		}
 		return nil, fmt.Errorf("load the wire program: %w", err)

@@ -7,13 +7,9 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"xfrmscope/internal/ledger"
 	"xfrmscope/internal/reader"
 )
-
-var errPermission = unix.EPERM
 
 // snapshot reads the maps. At the end of a capture nothing is pending any more: what has not come will
 // not come.

@@ -46,6 +46,9 @@ func New(path string) *Names {
 	return &Names{path: path, known: map[ledger.SAKey]ledger.SAName{}, ike: map[ledger.IKESPI]string{}}
 }
 
+// Path is where Read asks.
+func (n *Names) Path() string { return n.path }
+
 // Read asks for the SAs that exist and returns them with those that came and went since the first call.
 // After an error the next call begins anew.
 func (n *Names) Read(ctx context.Context) ([]ledger.SAName, error) {
