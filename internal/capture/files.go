@@ -11,8 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"xfrmscope/internal/bpfobj"
 	"xfrmscope/internal/pcap"
+	"xfrmscope/internal/private"
 )
 
 // output is the file being written and those before it.
@@ -93,11 +96,15 @@ func (f *output) open(now time.Time, comment string, counts []places) error {
 	if f.opts.Path == "-" {
 		f.file = nopCloser{f.opts.Stdout}
 	} else {
-		file, err := os.OpenFile(f.current.Name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		file, err := private.Replace(f.current.Name)
 		if err != nil {
 			return fmt.Errorf("create capture file: %w", err)
 		}
 		f.file, f.made = file, true
+		// What is no file, such as a pipe, has no length to take away.
+		if err := file.Truncate(0); err != nil && !errors.Is(err, unix.EINVAL) {
+			return errors.Join(fmt.Errorf("create capture file: %w", err), f.abandon())
+		}
 	}
 	var about []pcap.Described
 	for _, i := range f.ifs {

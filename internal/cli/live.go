@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/netns"
 	"xfrmscope/internal/probe"
@@ -93,7 +94,12 @@ func (o *liveOptions) ready() error {
 	if o.readyFile == "" {
 		return nil
 	}
-	if err := os.WriteFile(o.readyFile, nil, 0o644); err != nil {
+	// Where others may write, the name may be a link of theirs to a file of ours.
+	f, err := os.OpenFile(o.readyFile, os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o644)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
 		return fmt.Errorf("create ready file: %w", err)
 	}
 	return nil

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"xfrmscope/internal/private"
 )
 
 // File is where a recording goes. What is written to it is on its disk within a second or two, so that
@@ -34,15 +36,15 @@ var ErrExists = errors.New("the file exists; --force overwrites it")
 // syncEvery is how often a recording is written to its disk.
 const syncEvery = time.Second
 
-// NewFile opens a file for a recording. One that is there stays as it is until the first write.
+// NewFile opens a file for a recording, which only its owner may read. What is there is kept until the first write.
 func NewFile(path string, force bool) (*File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := private.Create(path)
 	created := err == nil
 	if errors.Is(err, fs.ErrExist) {
 		if !force {
 			return nil, fmt.Errorf("%s: %w", path, ErrExists)
 		}
-		f, err = os.OpenFile(path, os.O_WRONLY, 0)
+		f, err = private.Replace(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open recording: %w", err)
