@@ -56,7 +56,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"json": jsonCmd, "fresh": freshCmd, "await": awaitCmd, "esp": espCmd, "ike": ikeCmd, "scrape": scrapeCmd,
-			"valid": published.validCmd,
+			"valid": published.validCmd, "privileges": privilegesCmd,
 		},
 	})
 }

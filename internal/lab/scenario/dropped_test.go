@@ -80,58 +80,30 @@ func readsMapsFreely(t *testing.T) bool {
 	return major > 5 || major == 5 && minor >= 19
 }
 
-// TestPrivilegesDropped looks at every live command from outside once it says that it is ready: it has the capabilities
-// that docs/security.md names and no other. Then it has to do all that it still has to do: see SAs that come now, take
-// snapshots in another network namespace, write files, and take everything away from the devices at its end.
+// TestPrivilegesDropped looks at a diagnosis from outside once it says that it is ready: it has the capabilities that
+// docs/security.md names and no other. Then it has to do all that it still has to do: see an SA that comes now, take a
+// snapshot in another network namespace, and take its filters away at the end.
 func TestPrivilegesDropped(t *testing.T) {
 	tunnel.Need(t)
 	b := raise(t, tunnel.Options{}, func(*tunnel.Tunnel) error { return nil }, nil)
-	dir := t.TempDir()
-	toDrops, toSession := []int{}, []int{unix.CAP_NET_ADMIN}
+	x := launch(t, b.tunnel.B, "diagnose", "--json", "--for", "10m", "--mode", "tc")
+	kept := []int{unix.CAP_NET_ADMIN}
 	if !readsMapsFreely(t) {
-		toDrops, toSession = append(toDrops, unix.CAP_BPF), append(toSession, unix.CAP_BPF)
+		kept = append(kept, unix.CAP_BPF)
 	}
-	file := func(name string) string { return filepath.Join(dir, name) }
-	for _, c := range []struct {
-		args  []string
-		keeps []int
-		wrote []string // must be there at the end, and hold something
-	}{
-		{args: []string{"diagnose", "--json", "--for", "10m", "--mode", "tc"}, keeps: toSession},
-		{args: []string{"watch", "--plain"}, keeps: toSession},
-		{args: []string{"trace", "--reqid", "1"}, keeps: toSession},
-		{args: []string{"drops", "--follow"}, keeps: toDrops},
-		{args: []string{"record", "-o", file("run.xsr")}, keeps: toSession, wrote: []string{file("run.xsr")}},
-		{args: []string{"capture", "-w", file("c.pcapng"), "--last", "30s", "--trigger", "late"}, keeps: toSession},
-		{args: []string{"serve", "--listen", "127.0.0.1:0", "--trigger", "any=record:" + dir}, keeps: toSession},
-		{args: []string{"check", "--duration", "10m", "--expect", "true", "--junit", file("j.xml")}, keeps: toSession, wrote: []string{file("j.xml")}},
-	} {
-		t.Run(c.args[0], func(t *testing.T) {
-			x := launch(t, b.tunnel.B, c.args...)
-			left(t, c.args[0], x.cmd.Process.Pid, c.keeps...)
-			if c.args[0] == "diagnose" {
-				const sent = 20
-				b.as(t).renew(sent)
-				time.Sleep(horizon)
-				d, _ := x.finish(t)
-				in := observation{report: d}.find(t, renewed, "in").Ledger
-				if in.Sent == nil || in.Decapsulated == nil || *in.Sent != sent || *in.Decapsulated != sent {
-					t.Errorf("the SA that came later: %+v", in)
-				}
-			} else if exit := x.end(t); exit != 0 {
-				t.Errorf("exit %d", exit)
-			}
-			for _, path := range c.wrote {
-				if info, err := os.Stat(path); err != nil || info.Size() == 0 {
-					t.Errorf("%s: %v, %v", path, info, err)
-				}
-			}
-			if strings.Contains(x.stderr.String(), "privileges") || t.Failed() {
-				t.Errorf("%s", x.stderr.Bytes())
-			}
-			b.as(t).nothingAttached()
-		})
+	left(t, "diagnose", x.cmd.Process.Pid, kept...)
+	const sent = 20
+	b.renew(sent)
+	time.Sleep(horizon)
+	d, _ := x.finish(t)
+	in := observation{report: d}.find(t, renewed, "in").Ledger
+	if in.Sent == nil || in.Decapsulated == nil || *in.Sent != sent || *in.Decapsulated != sent {
+		t.Errorf("the SA that came later: %+v", in)
 	}
+	if strings.Contains(x.stderr.String(), "privileges") || t.Failed() {
+		t.Errorf("%s", x.stderr.Bytes())
+	}
+	b.nothingAttached()
 }
 
 // renewed is the SA that takes the place of the first one while xfrmscope watches without privileges.
@@ -171,58 +143,4 @@ func (b *bench) nothingAttached() {
 	}); err != nil {
 		b.t.Error(err)
 	}
-}
-
-// TestCheckKeepsTheCommandsPrivileges: what check runs has what its user has, and check itself has dropped it by then.
-func TestCheckKeepsTheCommandsPrivileges(t *testing.T) {
-	tunnel.Need(t)
-	b := raise(t, tunnel.Options{}, func(*tunnel.Tunnel) error { return nil }, nil)
-	status := func() map[string]string {
-		out, err := os.ReadFile("/proc/self/status")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return capabilityLines(string(out))
-	}
-	fifo := filepath.Join(t.TempDir(), "go-on")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	began := filepath.Join(t.TempDir(), "began")
-	x := start(t, b.tunnel.B, "check", "--expect", "true", "--settle", "0s", "--", "sh", "-c", `cat /proc/self/status; touch "$1"; cat "$2"`, "sh", began, fifo)
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		if _, err := os.Stat(began); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the command did not run: %s", x.stderr.Bytes())
-		}
-	}
-	keeps := []int{unix.CAP_NET_ADMIN}
-	if !readsMapsFreely(t) {
-		keeps = append(keeps, unix.CAP_BPF)
-	}
-	// The command may get here before its parent has got to drop anything.
-	some := fmt.Sprintf("%016x", capabilityBits(keeps))
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if capabilitySets(t, x.cmd.Process.Pid)[0]["CapEff"] == some {
-			break
-		}
-	}
-	left(t, "check", x.cmd.Process.Pid, keeps...)
-	if err := os.WriteFile(fifo, nil, 0); err != nil {
-		t.Fatal(err)
-	}
-	<-x.done
-	if code := x.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("exit %d\n%s", code, x.stderr.Bytes())
-	}
-	diff(t, "privileges of the command", status(), capabilityLines(x.stdout.String()))
-}
-
-func capabilityBits(caps []int) (set uint64) {
-	for _, c := range caps {
-		set |= 1 << c
-	}
-	return set
 }
