@@ -111,6 +111,9 @@ func (stringCodec) same(b []byte) []byte { return append(b, `""`...) }
 
 func (stringCodec) apply(c *cursor, dst reflect.Value) error {
 	s, err := c.string()
+	if err == nil && !c.afford(1, max(1, len(s))) {
+		return c.fault("more text than a snapshot has")
+	}
 	dst.SetString(s)
 	return err
 }

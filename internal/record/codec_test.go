@@ -66,7 +66,7 @@ func TestChanges(t *testing.T) {
 				return
 			}
 			read := tc.from
-			if err := c.apply(newCursor(got), reflect.ValueOf(&read).Elem()); err != nil || !reflect.DeepEqual(read, tc.to) {
+			if err := c.apply(newCursor(got, heldMax), reflect.ValueOf(&read).Elem()); err != nil || !reflect.DeepEqual(read, tc.to) {
 				t.Errorf("applied it gives %+v (%v), want %+v", read, err, tc.to)
 			}
 		})
@@ -81,7 +81,7 @@ func TestUnknownAndWrong(t *testing.T) {
 	}
 	var s sample
 	later := `{"I":1,"Later":{"a":[1,2,{"b":null}],"c":"\"}"},"L":[1,{"0":3},"more"],"M":[{},[],0]}`
-	if err := c.apply(newCursor([]byte(later)), reflect.ValueOf(&s).Elem()); err != nil || s.I != 1 || s.L[0] != 3 {
+	if err := c.apply(newCursor([]byte(later), heldMax), reflect.ValueOf(&s).Elem()); err != nil || s.I != 1 || s.L[0] != 3 {
 		t.Errorf("%+v: %v", s, err)
 	}
 	for _, text := range []string{
@@ -91,7 +91,7 @@ func TestUnknownAndWrong(t *testing.T) {
 		`{"Later":` + strings.Repeat(`[`, 1000) + strings.Repeat(`]`, 1000) + `}`,
 	} {
 		var s sample
-		if err := c.apply(newCursor([]byte(text)), reflect.ValueOf(&s).Elem()); err == nil {
+		if err := c.apply(newCursor([]byte(text), heldMax), reflect.ValueOf(&s).Elem()); err == nil {
 			t.Errorf("%.60s is taken for %+v", text, s)
 		}
 	}

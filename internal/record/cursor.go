@@ -19,15 +19,20 @@ type cursor struct {
 }
 
 // A record of n bytes may make at most spareBase + spareFactor*n bytes of memory: a new element of a list
-// takes a dozen bytes and stands for at most some hundreds.
+// takes a dozen bytes and stands for at most some hundreds. Zeros and spaces pack well, so a small file may hold long
+// records: heldMax bounds what a snapshot may take, however it was made.
 const (
 	spareBase   = 1 << 20
 	spareFactor = 256
 	depthMax    = 64
 )
 
-func newCursor(b []byte) *cursor {
-	return &cursor{b: b, spare: spareBase + spareFactor*int64(len(b))}
+// heldMax is room for half a million SAs. It is a variable for the test.
+var heldMax int64 = 1 << 30
+
+// newCursor begins to read a record, that may make so much memory at most.
+func newCursor(b []byte, room int64) *cursor {
+	return &cursor{b: b, spare: min(room, spareBase+spareFactor*int64(len(b)))}
 }
 
 // fault says what is wrong and where.

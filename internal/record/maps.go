@@ -156,6 +156,8 @@ func (m mapCodec) apply(c *cursor, dst reflect.Value) error {
 				v := reflect.New(dst.Type().Elem()).Elem()
 				if was := next.MapIndex(k); was.IsValid() {
 					v.Set(was)
+				} else if !c.afford(1, len(name)+int(v.Type().Size())+mapEntry) {
+					return c.fault("more entries than a snapshot has")
 				}
 				if err := m.elem.apply(c, v); err != nil {
 					return err
@@ -178,6 +180,9 @@ func (m mapCodec) apply(c *cursor, dst reflect.Value) error {
 		}
 	})
 }
+
+// mapEntry is about what a map takes for an entry besides key and value.
+const mapEntry = 32
 
 // key makes a map's key of what stands for it.
 func (m mapCodec) key(c *cursor, t reflect.Type, name string) (reflect.Value, error) {

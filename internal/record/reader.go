@@ -31,6 +31,8 @@ type Reader struct {
 	text     []byte // records that were unpacked and not yet read
 	begin    int    // of the next one in text
 	last     ledger.Snapshot
+	held     int64 // bytes that last takes, at most
+	counted  int64 // what they were when they were last counted
 	hooks    []ledger.Hook
 	ended    bool
 	failed   error
@@ -169,12 +171,23 @@ func (r *Reader) unpack() error {
 
 // record reads one record. What it does not know it passes over and returns as an empty one.
 func (r *Reader) record(line []byte) (out Record, err error) {
-	c := newCursor(line)
+	// What went since they were last counted is held as if it were still there. Counting takes time, so that much has to
+	// have come.
+	if r.held > heldMax/2 && r.held-r.counted > heldMax/8 {
+		r.held = sizeOf(reflect.ValueOf(&r.last).Elem())
+		r.counted = r.held
+	}
+	c := newCursor(line, heldMax-r.held)
+	before := c.spare
+	defer func() { r.held += before - c.spare }()
 	err = c.object(func(kind string) error {
 		if kind != "snapshot" {
 			raw, err := c.raw()
 			if err != nil {
 				return err
+			}
+			if len(raw) > otherMax {
+				return fmt.Errorf("read %s: it has %d bytes, at most %d are possible", kind, len(raw), otherMax)
 			}
 			if err := r.other(&out, kind, raw); err != nil {
 				return fmt.Errorf("read %s: %w", kind, err)
@@ -197,6 +210,9 @@ func (r *Reader) record(line []byte) (out Record, err error) {
 	}
 	return out, err
 }
+
+// otherMax bounds the text of all that is no snapshot: a header, an event, a list of hooks.
+const otherMax = 1 << 20
 
 // other reads the records that are no snapshots.
 func (r *Reader) other(out *Record, kind string, raw []byte) error {

@@ -120,6 +120,8 @@ func (p pointerCodec) apply(c *cursor, dst reflect.Value) error {
 	next := reflect.New(dst.Type().Elem())
 	if !dst.IsNil() {
 		next.Elem().Set(dst.Elem())
+	} else if !c.afford(1, max(1, int(next.Elem().Type().Size()))) {
+		return c.fault("more values than a snapshot has")
 	}
 	dst.Set(next)
 	return p.elem.apply(c, next.Elem())
