@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/exporter-toolkit/web"
+	"golang.org/x/net/netutil"
 )
 
 // Server answers scrapes.
@@ -25,7 +26,19 @@ type Server struct {
 	WebConfig string        // file of TLS and users, as all of Prometheus' exporters have it; "": neither
 	Version   string
 	Log       *slog.Logger // of what the HTTP server has to complain about
+
+	limits *limits // nil: standard
 }
+
+// limits bound what clients can make the server hold, whoever they are: it is on a gateway, which has other things to do.
+type limits struct {
+	header      time.Duration // until a request is there
+	write       time.Duration // until its answer is taken, from its header on; the snapshot comes on top
+	connections int           // at a time; further ones wait
+	headerBytes int
+}
+
+var standard = limits{header: 10 * time.Second, write: 30 * time.Second, connections: 64, headerBytes: 16 << 10}
 
 // scrapesAtOnce bounds how many scrapes are answered at one time; further ones get 503.
 const scrapesAtOnce = 8
@@ -90,7 +103,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	server, bounds := s.server(handler)
+	l = netutil.LimitListener(l, bounds.connections)
 	ended := make(chan error, 1)
 	none := false
 	go func() {
@@ -111,6 +125,18 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("end serving metrics: %w", err)
 	}
 	return nil
+}
+
+// server answers within the limits.
+func (s *Server) server(h http.Handler) (*http.Server, limits) {
+	by := standard
+	if s.limits != nil {
+		by = *s.limits
+	}
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: by.header, ReadTimeout: by.header, WriteTimeout: s.Timeout + by.write, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: by.headerBytes,
+	}, by
 }
 
 // CheckWebConfig says what is wrong with a file of TLS and users, before anything is attached.
