@@ -27,6 +27,8 @@ const (
 	maxDescription = 32 << 10
 	// maxInterfaces bounds the memory that a file of nothing but interfaces could take.
 	maxInterfaces = 1 << 16
+	// maxName is more than any system gives a device.
+	maxName = 256
 )
 
 // ng is the pcapng format: sections of blocks, each with byte order and interfaces of its own.
@@ -161,7 +163,7 @@ func (f *ng) iface(r *Reader, length int64) error {
 		value := opts[4 : 4+size]
 		switch {
 		case code == 2: // if_name
-			iface.Name = printable(value)
+			iface.Name = printable(value[:min(len(value), maxName)])
 		case code == 9 && size >= 1: // if_tsresol
 			if err := iface.clock.resolution(value[0]); err != nil {
 				return err

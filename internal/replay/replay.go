@@ -248,7 +248,8 @@ func (w *wire) file(ctx context.Context, path string, progress func(Progress)) (
 	told := time.Now()
 	odd := map[int]bool{} // interfaces of unknown link type, each reported once
 	var first, last int64
-	for p := (pcap.Packet{}); ; {
+	p := new(pcap.Packet) // one for all: a variable of the loop would be a new one for each
+	for {
 		if (f.Packets+f.Skipped+f.Inside)%checkEvery == 0 {
 			if ctx.Err() != nil {
 				return f, errors.Join(err, fmt.Errorf("read %s: stopped after %d packets: %w", f.Name, f.Packets, ctx.Err()))
@@ -258,7 +259,7 @@ func (w *wire) file(ctx context.Context, path string, progress func(Progress)) (
 				progress(Progress{f.Name, r.Consumed(), r.Size(), f.Packets})
 			}
 		}
-		if got := r.Next(&p); got != nil {
+		if got := r.Next(p); got != nil {
 			var link *pcap.LinkTypeError
 			if errors.As(got, &link) {
 				if f.Skipped++; !odd[p.Interface] {
