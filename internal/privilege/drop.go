@@ -9,10 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"syscall"
+
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/psx"
 )
 
 // Need is a capability that may be needed to the end.
@@ -111,12 +112,12 @@ func lowerBounding(keep uint64) error {
 	return nil
 }
 
-// everywhere makes a system call on every thread. It fails where the program was linked with cgo.
+// everywhere makes a system call on every thread.
 //
 //go:uintptrescapes
 func everywhere(call, a, b uintptr) error {
 	// The others are 0, as prctl(2) demands of what it does not use.
-	if _, _, errno := syscall.AllThreadsSyscall6(call, a, b, 0, 0, 0, 0); errno != 0 {
+	if _, _, errno := psx.Syscall6(call, a, b, 0, 0, 0, 0); errno != 0 {
 		return errno
 	}
 	return nil
