@@ -197,6 +197,7 @@ func features(k *probe.Kernel) []feature {
 	f := k.Features
 	out := []feature{
 		answered("types of the running kernel (BTF)", f.BTF, "no hook in the stack: drops are not attributed"),
+		answered("programs may read the kernel's memory", f.ReadMemory, "no hook in the stack: drops are not attributed"),
 		answered("ring buffer (5.8)", f.RingBuffer, "no programs at all"),
 		answered("lock-free counting (5.12)", f.Atomics, "SAs are counted under a lock, which costs more when CPUs share one"),
 		answered("tcx (6.6)", f.TCX, "TC is attached as clsact filters"),

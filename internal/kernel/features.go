@@ -62,6 +62,7 @@ func answer(err error) Answer {
 // Features are the kernel's, each found by trying it.
 type Features struct {
 	BTF           Answer // types of the running kernel, without which no stack program loads
+	ReadMemory    Answer // programs may read the kernel's memory: not under lockdown's confidentiality
 	RingBuffer    Answer // 5.8
 	RawTracepoint Answer // 4.17
 	Atomics       Answer // BPF_CMPXCHG and fetching atomics, 5.12: the lock-free wire program
@@ -74,6 +75,7 @@ type Features struct {
 func ProbeFeatures() Features {
 	_, err := btf.LoadKernelSpec()
 	f := Features{BTF: answer(err)}
+	f.ReadMemory = haveReadMemory()
 	f.RingBuffer = answer(features.HaveMapType(ebpf.RingBuf))
 	f.RawTracepoint = answer(features.HaveProgramType(ebpf.RawTracepoint))
 	f.Atomics = haveAtomics()
@@ -91,6 +93,28 @@ func load(t ebpf.ProgramType, ins asm.Instructions) (*ebpf.Program, error) {
 		return nil, fmt.Errorf("%w: %w", ebpf.ErrNotSupported, err)
 	}
 	return prog, err
+}
+
+// haveReadMemory loads a program that reads a byte by bpf_probe_read_kernel (5.5), which a locked down kernel takes
+// away (LOCKDOWN_BPF_READ_KERNEL). Every program in the stack does.
+func haveReadMemory() Answer {
+	prog, err := load(ebpf.RawTracepoint, asm.Instructions{
+		asm.Mov.Imm(asm.R3, 0),
+		asm.Mov.Imm(asm.R2, 1),
+		asm.StoreMem(asm.RFP, -8, asm.R3, asm.DWord),
+		asm.Mov.Reg(asm.R1, asm.RFP),
+		asm.Add.Imm(asm.R1, -8),
+		asm.FnProbeReadKernel.Call(),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Return(),
+	})
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		err = fmt.Errorf("%w: no program may read the kernel's memory (lockdown=confidentiality, see /sys/kernel/security/lockdown)", ebpf.ErrNotSupported)
+	}
+	if err == nil {
+		err = prog.Close()
+	}
+	return answer(err)
 }
 
 func haveAtomics() Answer {

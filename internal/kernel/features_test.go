@@ -35,7 +35,7 @@ func TestProbeFeatures(t *testing.T) {
 	f := ProbeFeatures()
 	t.Logf("%+v", f)
 	// These hold on every kernel that xfrmscope supports.
-	for name, a := range map[string]Answer{"BTF": f.BTF, "ring buffer": f.RingBuffer, "raw tracepoint": f.RawTracepoint, "run on CPU": f.RunOnCPU} {
+	for name, a := range map[string]Answer{"BTF": f.BTF, "ring buffer": f.RingBuffer, "raw tracepoint": f.RawTracepoint, "reading memory": f.ReadMemory, "run on CPU": f.RunOnCPU} {
 		if !a.OK() {
 			t.Errorf("%s: %s: %v", name, a.State, a.Err)
 		}

@@ -20,6 +20,7 @@ func Ask(features kernel.Features, symbols *kernel.Symbols) Capabilities {
 		Atomics:  verdict(features.Atomics),
 		TCX:      verdict(features.TCX),
 		BTF:      verdict(features.BTF),
+		Memory:   verdict(features.ReadMemory),
 		XDPFrags: haveXDPFrags(),
 		Missing:  make(map[string]string),
 	}
@@ -38,7 +39,7 @@ func Ask(features kernel.Features, symbols *kernel.Symbols) Capabilities {
 			probe = place.function
 		}
 	}
-	if probe != "" && caps.BTF == nil {
+	if probe != "" && caps.BTF == nil && !refused(caps.Memory) {
 		caps.Fentry = attempted(kernel.Fentry(probe))
 		if caps.Fentry != nil {
 			caps.Kprobe = attempted(kernel.Kprobe(probe))

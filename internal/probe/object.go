@@ -58,8 +58,8 @@ func (o object) hooks(caps Capabilities) []Hook {
 	var out []Hook
 	for _, place := range o.raw {
 		h := Hook{Name: place.function, Costs: place.costs, Try: []Candidate{{Program: place.program, Way: WayRawTP}}}
-		if refused(caps.BTF) {
-			h.Try, h.Why = nil, []string{fmt.Sprintf("no BTF: %v", caps.BTF)}
+		if why := caps.noStack(); why != "" {
+			h.Try, h.Why = nil, []string{why}
 		}
 		out = append(out, h)
 	}

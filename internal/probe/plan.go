@@ -81,6 +81,7 @@ type Capabilities struct {
 	TCX      error // 6.6
 	XDPFrags error // 5.18
 	BTF      error // the kernel's types, without which no program in the stack loads
+	Memory   error // programs may read the kernel's, without which no program in the stack loads either
 	Fentry   error // BTF and trampolines, on a kernel function
 	Kprobe   error
 	// Functions that hooks attach to; nil means: not known, try.

@@ -199,12 +199,14 @@ func TestStackPlan(t *testing.T) {
 	if got := planned(p.Stack)[1]; got != "xfrm_audit_state_replay: kprobe/audit_replay_kprobe" {
 		t.Errorf("without fentry: %s", got)
 	}
-	if p, err = Make(Capabilities{BTF: errNo}, nil, Options{StackOnly: true}); err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range p.Stack {
-		if len(h.Try) != 0 || len(h.Why) == 0 {
-			t.Errorf("without BTF: %+v", h)
+	for name, caps := range map[string]Capabilities{"without BTF": {BTF: errNo}, "locked down": {Memory: errNo}} {
+		if p, err = Make(caps, nil, Options{StackOnly: true}); err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range append(p.Stack, p.Objects...) {
+			if len(h.Try) != 0 || len(h.Why) == 0 {
+				t.Errorf("%s: %+v", name, h)
+			}
 		}
 	}
 }

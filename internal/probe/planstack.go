@@ -34,11 +34,22 @@ const kfreeName = "kfree_skb"
 
 const costKfree = "xfrm drops are not attributed to SAs and causes beyond what the audit hooks see: the kernel's own counters must do"
 
+// noStack says why no program in the stack can work on this kernel: all of them find the kernel's fields by its
+// types and read them. To find out by loading each of them would take its time. Empty: they may.
+func (c Capabilities) noStack() string {
+	switch {
+	case refused(c.BTF):
+		return fmt.Sprintf("no BTF: %v", c.BTF)
+	case refused(c.Memory):
+		return c.Memory.Error()
+	}
+	return ""
+}
+
 func stackHooks(caps Capabilities) []Hook {
 	kfree := Hook{Name: kfreeName, Costs: costKfree, Try: []Candidate{{Program: kfreeName, Way: WayRawTP}}}
-	if refused(caps.BTF) {
-		// All programs in the stack find the kernel's fields by its types.
-		kfree.Try, kfree.Why = nil, []string{fmt.Sprintf("no BTF: %v", caps.BTF)}
+	if why := caps.noStack(); why != "" {
+		kfree.Try, kfree.Why = nil, []string{why}
 	}
 	hooks := []Hook{kfree}
 	for _, place := range audits {
@@ -54,8 +65,8 @@ func functionHook(caps Capabilities, place stackPlace) Hook {
 		h.Why = append(h.Why, why)
 		return h
 	}
-	if refused(caps.BTF) {
-		h.Why = append(h.Why, fmt.Sprintf("no BTF: %v", caps.BTF))
+	if why := caps.noStack(); why != "" {
+		h.Why = append(h.Why, why)
 		return h
 	}
 	if refused(caps.Fentry) {

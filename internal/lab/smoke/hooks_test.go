@@ -140,6 +140,7 @@ func TestCapabilities(t *testing.T) {
 		{"XDP link", caps.XDPLink, version{5, 9}},
 		{"XDP frags", caps.XDPFrags, version{5, 18}},
 		{"BTF", caps.BTF, version{5, 4}},
+		{"reading memory", caps.Memory, version{5, 5}},
 		{"fentry", caps.Fentry, version{5, 5}},
 		{"kprobe", caps.Kprobe, version{4, 1}},
 	} {
