@@ -74,6 +74,11 @@ test-package: deps-package package ## Install the deb and the rpm below a folder
 smoke-vm: deps-vm build ## Boot KERNEL with two processors, load and attach every program in it, saturate one processor
 	scripts/vm/test -c 2 $(KERNEL) smoke smp
 
+.PHONY: soak
+DURATION ?= 30m
+soak: deps-vm build ## Have serve watch loaded tunnels in a VM for DURATION (30m): every count exact, memory flat
+	XFRMSCOPE_SOAK=$(DURATION) scripts/vm/test -t 100000 -r TestSoak $(KERNEL) scenario
+
 .PHONY: initramfs-vm
 initramfs-vm: deps-vm ## Boot KERNEL with nothing but xfrmscope and a test, by the script that docs/ci.md shows
 	scripts/vm/initramfs $(KERNEL)
