@@ -4,6 +4,7 @@ package probe
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -257,5 +258,45 @@ func TestDevicesWhileOthersComeAndGo(t *testing.T) {
 	must(t, <-done)
 	if after := l.state(t, "wan"); after.XDP != before.XDP || before.XDP == 0 && len(after.TCXIn)+len(after.FiltersIn) == 0 {
 		t.Errorf("the hooks of wan were %+v and are %+v", before, after)
+	}
+}
+
+// TestNameTakenOver renames the observed device and gives its name to another: the name is what was asked for.
+func TestNameTakenOver(t *testing.T) {
+	k := needBPF(t)
+	l := newLab(t)
+	l.veth(t, "wan", ownIP+"/24")
+	s, err := Open(k, Options{Netns: l.nearName, WireOnly: true, Interfaces: []string{"wan"}})
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	must(t, l.near.Do(func() error {
+		link, err := netlink.LinkByName("wan")
+		if err != nil {
+			return err
+		}
+		return errors.Join(netlink.LinkSetDown(link), netlink.LinkSetName(link, "old"), netlink.LinkSetUp(link))
+	}))
+	must(t, l.far.Do(func() error {
+		link, err := netlink.LinkByName("far-wan")
+		if err != nil {
+			return err
+		}
+		return errors.Join(netlink.LinkSetDown(link), netlink.LinkSetName(link, "far-old"), netlink.LinkSetUp(link))
+	}))
+	must(t, s.refresh())
+	if st := l.state(t, "old"); st.XDP == 0 && len(st.TCXIn)+len(st.FiltersIn) == 0 {
+		t.Fatalf("a new name alone has ended the observation: %+v", st)
+	}
+	l.veth(t, "wan")
+	must(t, s.refresh())
+	holds(t, s, "wan", true)
+	r := openReader(t, s, reader.Options{})
+	l.exchange(t, "wan", 1, 20)
+	snap := settle(t, r, 40)
+	if w := find(snap, key(7, ledger.In)); w.Unique != 20 {
+		t.Errorf("on the new device: %+v", figuresOf(w))
+	}
+	if st := l.state(t, "old"); st.XDP != 0 || len(st.TCXIn)+len(st.TCXOut)+len(st.FiltersIn)+len(st.FOut) != 0 {
+		t.Errorf("the old device is still observed: %+v", st)
 	}
 }

@@ -96,6 +96,9 @@ func (s *Set) addWire(h Hook, l io.Closer, c Candidate, why []string, copies boo
 		s.hooks = append(s.hooks, ledger.Hook{})
 	}
 	w := s.wireHooks[at]
+	if w.closer != nil {
+		_ = w.closer.Close() // that device has another name by now, and this one has its own
+	}
 	w.plan, w.closer, w.copies = h, l, copies
 	s.hooks[w.hook] = describe(h, l != nil, c, why)
 }
