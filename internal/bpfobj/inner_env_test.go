@@ -16,6 +16,8 @@ type inner struct {
 	t    *testing.T
 	coll *ebpf.Collection
 	now  time.Duration
+
+	names []string // of fates
 }
 
 // Ends of the connections: the near one is the smaller address, so end 0.
@@ -33,6 +35,10 @@ func openInner(t *testing.T) *inner {
 	if err != nil {
 		t.Fatal(err)
 	}
+	names, err := EnumNames(spec, "inner_fate")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name := range spec.Programs {
 		if name != "inner_frame" {
 			delete(spec.Programs, name)
@@ -43,7 +49,7 @@ func openInner(t *testing.T) *inner {
 		t.Fatalf("%+v", err)
 	}
 	t.Cleanup(coll.Close)
-	return &inner{t: t, coll: coll, now: time.Hour}
+	return &inner{t: t, coll: coll, now: time.Hour, names: names}
 }
 
 // tcp is one segment. Everything is as it stands in the header.
@@ -138,16 +144,8 @@ func (i *inner) only() InnerFlow {
 
 func (i *inner) fates() map[string]uint64 {
 	i.t.Helper()
-	spec, err := LoadInner()
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	names, err := EnumNames(spec, "inner_fate")
-	if err != nil {
-		i.t.Fatal(err)
-	}
 	out := map[string]uint64{}
-	for k, name := range names {
+	for k, name := range i.names {
 		var perCPU []uint64
 		if err := i.coll.Maps["inner_fates"].Lookup(uint32(k), &perCPU); err != nil {
 			i.t.Fatal(err)

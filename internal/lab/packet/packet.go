@@ -212,6 +212,11 @@ func (b *Builder) TCP(src, dst uint16) *Builder {
 	return b.add(layer{kind: Data, proto: protoTCP, head: h})
 }
 
+// TCPHeader adds a header as it is given, options and payload included.
+func (b *Builder) TCPHeader(h []byte) *Builder {
+	return b.add(layer{kind: Data, proto: protoTCP, head: append([]byte(nil), h...)})
+}
+
 // ICMPError adds an ICMPv4 "fragmentation needed" that quotes a packet.
 func (b *Builder) ICMPError(quoted []byte) *Builder {
 	h := append([]byte{3, 4, 0, 0, 0, 0, 0x05, 0x78}, quoted...)
