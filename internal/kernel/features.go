@@ -95,26 +95,31 @@ func load(t ebpf.ProgramType, ins asm.Instructions) (*ebpf.Program, error) {
 	return prog, err
 }
 
-// haveReadMemory loads a program that reads a byte by bpf_probe_read_kernel (5.5), which a locked down kernel takes
-// away (LOCKDOWN_BPF_READ_KERNEL). Every program in the stack does.
+// haveReadMemory runs a program that reads the running task by bpf_probe_read_kernel (5.5). A kernel that is locked down
+// takes the call away or, before 5.13, lets it fail (LOCKDOWN_BPF_READ_KERNEL). Every program in the stack reads so.
 func haveReadMemory() Answer {
+	locked := fmt.Errorf("%w: no program may read the kernel's memory (lockdown=confidentiality, see /sys/kernel/security/lockdown)", ebpf.ErrNotSupported)
 	prog, err := load(ebpf.RawTracepoint, asm.Instructions{
-		asm.Mov.Imm(asm.R3, 0),
-		asm.Mov.Imm(asm.R2, 1),
-		asm.StoreMem(asm.RFP, -8, asm.R3, asm.DWord),
+		asm.FnGetCurrentTask.Call(),
+		asm.Mov.Reg(asm.R3, asm.R0),
+		asm.Mov.Imm(asm.R2, 8),
 		asm.Mov.Reg(asm.R1, asm.RFP),
 		asm.Add.Imm(asm.R1, -8),
 		asm.FnProbeReadKernel.Call(),
-		asm.Mov.Imm(asm.R0, 0),
 		asm.Return(),
 	})
 	if errors.Is(err, ebpf.ErrNotSupported) {
-		err = fmt.Errorf("%w: no program may read the kernel's memory (lockdown=confidentiality, see /sys/kernel/security/lockdown)", ebpf.ErrNotSupported)
+		return answer(locked)
 	}
-	if err == nil {
-		err = prog.Close()
+	if err != nil {
+		return answer(err)
 	}
-	return answer(err)
+	defer prog.Close()
+	// Where it cannot be run (before 5.10) it is not known.
+	if failed, err := prog.Run(&ebpf.RunOptions{}); err == nil && failed != 0 {
+		return answer(locked)
+	}
+	return Answer{State: Yes}
 }
 
 func haveAtomics() Answer {

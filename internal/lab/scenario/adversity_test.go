@@ -40,10 +40,19 @@ func (b *bench) checkEach(o observation) {
 		"replay-window-too-small "+name(s.SPI))
 }
 
-// TestReaderStopped stops xfrmscope by SIGSTOP while most of the packets and all of the faults pass: counts
-// are the kernel's work, and nothing of them may be missing when it goes on.
+// TestReaderStopped stops xfrmscope by SIGSTOP while most of the packets and all of the faults pass, and sets the
+// machine's clock meanwhile, an hour forward and two back. Counts are the kernel's work, and the ledger's time is a
+// clock that nobody can set: when it goes on nothing may be missing.
 func TestReaderStopped(t *testing.T) {
 	tunnel.Need(t)
+	step := func(d time.Duration) {
+		t.Helper()
+		now := unix.NsecToTimeval(time.Now().Add(d).UnixNano())
+		if err := unix.Settimeofday(&now); err != nil {
+			t.Fatalf("set the clock: %v", err)
+		}
+	}
+	began := time.Now()
 	b := open(t, tunnel.Options{}, oneOfEach(tunnel.FirstSPIAtoB))
 	s := b.tunnel.AtoB[0]
 	b.send(s, 10)
@@ -51,14 +60,23 @@ func TestReaderStopped(t *testing.T) {
 	if err := b.tool.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	b.send(s, 240)
+	b.send(s, 60)
+	step(time.Hour)
+	t.Cleanup(func() { step(time.Hour) })
+	b.send(s, 180)
 	b.settle()
 	time.Sleep(2 * horizon) // so that it wakes up with all of its timers overdue
 	if err := b.tool.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	b.send(s, 50)
-	b.checkEach(b.finish())
+	b.send(s, 30)
+	step(-2 * time.Hour)
+	b.send(s, 20)
+	o := b.finish()
+	b.checkEach(o)
+	if d := time.Duration(o.report.Source.DurationS * float64(time.Second)); d < horizon || d > time.Since(began) {
+		t.Errorf("the report is about %s, the test took %s", d, time.Since(began))
+	}
 }
 
 // TestTwoAtOnce has two observers on one device, who must not see each other, and one of whom leaves first.
@@ -78,33 +96,6 @@ func TestTwoAtOnce(t *testing.T) {
 	second := other.finish()
 	other.checkEach(second)
 	other.checkOut(second, back.SPI, 50)
-}
-
-// TestClockSteps sets the machine's clock an hour forward and two back while packets pass. The ledger's time
-// is a clock that nobody can set.
-func TestClockSteps(t *testing.T) {
-	tunnel.Need(t)
-	step := func(d time.Duration) {
-		t.Helper()
-		now := unix.NsecToTimeval(time.Now().Add(d).UnixNano())
-		if err := unix.Settimeofday(&now); err != nil {
-			t.Fatalf("set the clock: %v", err)
-		}
-	}
-	began := time.Now()
-	b := open(t, tunnel.Options{}, oneOfEach(tunnel.FirstSPIAtoB))
-	s := b.tunnel.AtoB[0]
-	b.send(s, 40)
-	step(time.Hour)
-	t.Cleanup(func() { step(time.Hour) })
-	b.send(s, 120)
-	step(-2 * time.Hour)
-	b.send(s, 140)
-	o := b.finish()
-	b.checkEach(o)
-	if d := time.Duration(o.report.Source.DurationS * float64(time.Second)); d < horizon || d > time.Since(began) {
-		t.Errorf("the report is about %s, the test took %s", d, time.Since(began))
-	}
 }
 
 // TestESPLoadedLate starts xfrmscope on a kernel that has not loaded ESP yet, as a gateway does that boots.

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// soaking in the environment says how long TestSoak goes on; see `make soak`.
+	// soaking in the environment says how long TestSoak goes on; see `make soak`. It runs only when it is asked for.
 	soaking   = "XFRMSCOPE_SOAK"
 	soakShort = 20 * time.Second
 	// settling is how long a process may grow until what it keeps is what it will ever keep.
