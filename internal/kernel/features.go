@@ -115,7 +115,7 @@ func haveReadMemory() Answer {
 		return answer(err)
 	}
 	defer prog.Close()
-	// Where it cannot be run (before 5.10) it is not known.
+	// Where it cannot be run (before 5.10) that it loads has to do.
 	if failed, err := prog.Run(&ebpf.RunOptions{}); err == nil && failed != 0 {
 		return answer(locked)
 	}
