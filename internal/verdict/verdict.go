@@ -133,6 +133,7 @@ func judgeBy(r *ledger.Report, kinds []Kind) []Finding {
 	}
 	out = fold(out)
 	for i := range out {
+		callByName(&out[i])
 		if out[i].Consequences == nil {
 			out[i].Consequences = []ID{}
 		}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/ledger/ledgertest"
 	"xfrmscope/internal/verdict"
 	"xfrmscope/internal/verdict/verdicttest"
 )
@@ -101,6 +103,30 @@ func TestInnerMarks(t *testing.T) {
 		}
 	}
 	t.Error("no evidence of the marks inside")
+}
+
+// TestNames: a finding about an SA that the IKE daemon has names for says them, and its commands for that
+// daemon can be typed as they stand; a name that would not be one word in a shell stays out of them.
+func TestNames(t *testing.T) {
+	for _, tc := range []struct{ child, says, command string }{
+		{"lan", "In strongSwan: connection branch, child lan.", "connections.branch.children.lan.replay_window = 128"},
+		{"a b;c", `In strongSwan: connection branch, child "a b;c".`, "connections.branch.children.<child>.replay_window = 128"},
+	} {
+		w := ledgertest.New()
+		sa := w.Inbound(0xc0ffee01, 32, false)
+		w.Names = []ledger.SAName{{Key: sa.Key, ReqID: 1, Connection: "branch", Child: tc.child}}
+		f := verdict.Judge(w.Run(func() { sa.Deliver(1000); sa.Reorder(20, 80) }))[0]
+		if !strings.HasSuffix(f.Summary, tc.says) {
+			t.Errorf("summary does not end with %q: %s", tc.says, f.Summary)
+		}
+		var commands []string
+		for _, r := range f.Remedy {
+			commands = append(commands, r.Commands...)
+		}
+		if !slices.Contains(commands, tc.command) {
+			t.Errorf("no command %q among %q", tc.command, commands)
+		}
+	}
 }
 
 func TestExitCode(t *testing.T) {

@@ -4,6 +4,7 @@ package scenario
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -262,6 +263,9 @@ func (d *daemons) checkNames(o observation) {
 	}
 	for _, f := range o.report.Findings {
 		diff(d.t, "connection of "+f.ID, swan.Connection, f.Subject.Connection)
+		if !strings.Contains(f.Summary, "connection "+swan.Connection) {
+			d.t.Errorf("%s does not say the connection's name: %s", f.ID, f.Summary)
+		}
 	}
 }
 
