@@ -104,10 +104,15 @@ lint-fast: ## gofmt and go vet
 	@test -z "$$(gofmt -l cmd deploy internal)" || { echo "run make fmt: $$(gofmt -l cmd deploy internal)" >&2; exit 1; }
 	$(GO) vet ./...
 
-lint: lint-fast deps-generate deps-lint ## gofmt, vet, staticcheck, shellcheck, clang-format
+lint: lint-fast deps-generate deps-lint ## gofmt, vet, staticcheck, who may import what, shellcheck, clang-format
 	$(GO) tool staticcheck ./...
+	$(GO) test -count=1 ./internal/rooms
 	shellcheck -x .ci/run scripts/deps scripts/demo scripts/package-test scripts/version scripts/vm/* deploy/package/*.sh
 	clang-format-19 --dry-run --Werror $(C_FILES)
+
+.PHONY: vuln
+vuln: ## Known vulnerabilities in what is linked in (govulncheck; wants to reach vuln.go.dev)
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
 fmt: deps-generate ## Format Go and C
 	gofmt -w cmd deploy internal

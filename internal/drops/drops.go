@@ -163,9 +163,6 @@ func (s *Session) config() (bpfobj.DropsConfig, error) {
 // Notes are remarks for the user: what is not known on this machine.
 func (s *Session) Notes() []string { return slices.Clone(s.notes) }
 
-// Reasons tells whether this kernel gives any.
-func (s *Session) Reasons() bool { return s.names.reasons != nil }
-
 // Map is one of those that are read to the end.
 func (s *Session) Map() *ebpf.Map { return s.maps["drops"] }
 

@@ -183,9 +183,6 @@ func (s *Symbols) Name(address uint64) string {
 	return name
 }
 
-// Len is the number of functions.
-func (s *Symbols) Len() int { return len(s.byAddress) }
-
 // LateSymbols know the functions of modules too that were loaded after the symbols were first read, as
 // the firewall's are with its first rule. They are for one caller at a time.
 type LateSymbols struct {

@@ -63,9 +63,6 @@ func (s *Set) Hooks() []ledger.Hook {
 // Notes are remarks on the choice of devices and objects, for the user.
 func (s *Set) Notes() []string { return slices.Clone(s.notes) }
 
-// Netns is the observed network namespace, open until Close.
-func (s *Set) Netns() *netns.Handle { return s.ns }
-
 // Attached counts the hooks that are attached.
 func (s *Set) Attached() int {
 	s.mu.Lock()

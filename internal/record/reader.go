@@ -81,12 +81,6 @@ func NewReader(from io.Reader) (*Reader, error) {
 	return r, nil
 }
 
-// Header is what the recording says of itself.
-func (r *Reader) Header() Header { return r.header }
-
-// Offset is how many bytes of the file have been read.
-func (r *Reader) Offset() int64 { return r.good }
-
 // Next returns the next record, io.EOF after the last. A *DamageError says that there is more, or should be,
 // which cannot be read; everything before it was.
 func (r *Reader) Next() (Record, error) {

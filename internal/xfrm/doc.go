@@ -2,7 +2,7 @@
 
 // Package xfrm reads the kernel's IPsec databases over NETLINK_XFRM: the SAs with their replay
 // state, counters and lifetimes, the policies, and the messages that announce their changes. It also
-// reads /proc/net/xfrm_stat and the xfrm sysctls of a network namespace.
+// reads /proc/net/xfrm_stat of a network namespace.
 //
 // # Read only
 //

@@ -15,7 +15,7 @@ import (
 // EventKind says what a message of the kernel announces.
 type EventKind string
 
-// The announcements that Monitor passes on.
+// The announcements.
 const (
 	SAAdded         EventKind = "sa-added"
 	SAUpdated       EventKind = "sa-updated"

@@ -16,22 +16,6 @@ import (
 // 4 KiB, so that a flush and renewal of 1,000 SAs fits even while nobody reads.
 const monitorBuffer = 4 << 20
 
-// Monitor passes the kernel's announcements to handle, one after the other, until ctx is done; that is
-// no error. It joins the groups SA, EXPIRE, MAPPING and POLICY. SAs have no direction in an event,
-// except where the kernel tells it.
-func (c *Client) Monitor(ctx context.Context, handle func(Event)) error {
-	s, err := c.subscribe()
-	if err != nil {
-		return err
-	}
-	err = monitor(ctx, s, func(ev Event) {
-		if ev.Kind != barrier {
-			handle(ev)
-		}
-	})
-	return errors.Join(err, s.Close())
-}
-
 // subscribe opens a socket that receives the announcements.
 func (c *Client) subscribe() (conn, error) {
 	s, err := c.dial(netlinkXfrm)

@@ -58,27 +58,6 @@ func parseStat(b []byte) (map[string]uint64, error) {
 	return stat, nil
 }
 
-// Sysctls reads the settings under net/core/xfrm_* of the calling thread's network namespace.
-func Sysctls(procRoot string) (map[string]uint64, error) {
-	paths, err := filepath.Glob(filepath.Join(procRoot, "sys", "net", "core", "xfrm_*"))
-	if err != nil {
-		return nil, fmt.Errorf("read xfrm sysctls: %w", err)
-	}
-	out := map[string]uint64{}
-	for _, path := range paths {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return nil, fmt.Errorf("read xfrm sysctls: %w", err)
-		}
-		v, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("read xfrm sysctls: parse %s: %w", path, err)
-		}
-		out["net.core."+filepath.Base(path)] = v
-	}
-	return out, nil
-}
-
 // XfrmStat reads the xfrm counters of the client's network namespace.
 func (c *Client) XfrmStat() (stat map[string]uint64, err error) {
 	err = c.ns.Do(func() error {
@@ -86,13 +65,4 @@ func (c *Client) XfrmStat() (stat map[string]uint64, err error) {
 		return err
 	})
 	return stat, err
-}
-
-// Sysctls reads the xfrm sysctls of the client's network namespace.
-func (c *Client) Sysctls() (out map[string]uint64, err error) {
-	err = c.ns.Do(func() error {
-		out, err = Sysctls("/proc")
-		return err
-	})
-	return out, err
 }

@@ -370,16 +370,6 @@ func (in *Injector) Truth(d Direction, spi uint32) Truth {
 	return t
 }
 
-// SPIs lists the SAs seen in a direction.
-func (in *Injector) SPIs(d Direction) (spis []uint32) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	for spi := range in.sas[d] {
-		spis = append(spis, spi)
-	}
-	return spis
-}
-
 // Others is how many frames of a direction were neither whole ESP packets nor IKE messages.
 func (in *Injector) Others(d Direction) int {
 	in.mu.Lock()

@@ -180,9 +180,6 @@ func (s *SA) Pend(n uint64) {
 	}
 }
 
-// Settle gives pending numbers up for lost.
-func (s *SA) Settle(n uint64) { s.Wire.Pending -= n }
-
 // Repeat lets n numbers arrive again, distance below the highest.
 func (s *SA) Repeat(n, distance uint64) {
 	s.arrive(n)
