@@ -30,7 +30,11 @@ func (p *printer) line(format string, args ...any) {
 	if p.err != nil {
 		return
 	}
-	_, p.err = fmt.Fprintln(p.w, strings.TrimRight(fmt.Sprintf(format, args...), " "))
+	text := strings.TrimRight(fmt.Sprintf(format, args...), " ")
+	if !p.color {
+		text = clean(text)
+	}
+	_, p.err = fmt.Fprintln(p.w, text)
 }
 
 // wrap writes text behind a first indent and breaks it between words.
