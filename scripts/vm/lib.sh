@@ -15,6 +15,11 @@ guest_release=bookworm
 # shellcheck disable=SC2034 # read by the scripts that source this file
 all_kernels=(5.10 6.1 6.12 6.18 7)
 
+# arch_of KERNEL and series_of KERNEL take its name apart: it is a series, and for
+# another processor than amd64 that one's name as well (6.12-arm64).
+arch_of() { case $1 in *-*) echo "${1#*-}" ;; *) echo amd64 ;; esac }
+series_of() { echo "${1%%-*}"; }
+
 say() { printf '[%s] %s\n' "${0##*/}" "$*" >&2; }
 die() {
 	say "$*"
@@ -77,20 +82,20 @@ site_of() {
 # hash_of FILE... prints one checksum of the files' contents.
 hash_of() { cat "$@" | sha256sum | cut -c 1-16; }
 
-# apt_tree NAME RELEASE... writes a private apt tree with these releases as its
+# apt_tree ARCH NAME RELEASE... writes a private apt tree with these releases as its
 # only sources and an empty package status, and prints its configuration file,
 # to be given to apt as APT_CONFIG. Of the machine's configuration it keeps the
 # Acquire settings (proxies, timeouts, credentials), not the hooks.
 apt_tree() {
-	local dir=$cache_dir/apt/$1 release
+	local arch=$1 dir=$cache_dir/apt/$2-$1 release
 	local keys=/usr/share/keyrings/debian-archive-keyring.gpg
-	shift
+	shift 2
 	[ -r "$keys" ] || die "$keys is missing: run scripts/deps vm"
 	mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial" "$dir/none"
 	: >"$dir/status"
 	: >"$dir/sources.new"
 	for release; do
-		echo "deb [arch=amd64 signed-by=$keys] $(site_of "$release") $release main" >>"$dir/sources.new"
+		echo "deb [arch=$arch signed-by=$keys] $(site_of "$release") $release main" >>"$dir/sources.new"
 	done
 	mv "$dir/sources.new" "$dir/sources.list"
 	{
@@ -98,8 +103,8 @@ apt_tree() {
 		cat <<-CONF
 			Acquire::Languages "none";
 			Acquire::Check-Valid-Until "false";
-			APT::Architecture "amd64";
-			APT::Architectures "amd64";
+			APT::Architecture "$arch";
+			APT::Architectures "$arch";
 			APT::Install-Recommends "false";
 			APT::Sandbox::User "root";
 			Dir::State "$dir";
