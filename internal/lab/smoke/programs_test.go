@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/bpfobj"
+	"xfrmscope/internal/lab/kernels"
 	"xfrmscope/internal/lab/tunnel"
 )
 
@@ -35,6 +36,10 @@ var objects = []object{
 	{"stack", bpfobj.LoadStack, version{}},
 	{"pmtu", bpfobj.LoadPMTU, version{}},
 	{"drop", bpfobj.LoadDrop, version{}},
+	{"drops", bpfobj.LoadDrops, version{}},
+	{"inner", bpfobj.LoadInner, version{}},
+	{"latency", bpfobj.LoadLatency, version{}},
+	{"packet", bpfobj.LoadPacket, version{}},
 }
 
 // udpLite are programs for one and the same event, whose function went with UDP-Lite, or came: a loader
@@ -63,20 +68,32 @@ func TestEveryProgramAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
-			if since, either := udpLite[name]; either && since != kernel.has(noUDPLite) {
-				continue
-			}
+			came, either := udpLite[name]
 			t.Run(o.name+"/"+name, func(t *testing.T) {
+				seen := kernels.Program{Object: o.name, Name: name}
 				coll, err := loadAlone(spec, name, kernel)
+				if either && came != kernel.has(noUDPLite) {
+					if err == nil { // a kprobe's function is looked for when it is attached
+						defer coll.Close()
+						err = attachNowhere(ns, spec.Programs[name], coll.Programs[name])
+					}
+					declined(t, "load and attach", err)
+					seen.Declined = reason(err)
+					kernels.Leave(t, kernels.Note{Program: &seen})
+					return
+				}
 				if !kernel.has(o.since) {
 					declined(t, "load", err)
+					seen.Declined = reason(err)
+					kernels.Leave(t, kernels.Note{Program: &seen})
 					return
 				}
 				if err != nil {
 					t.Fatalf("load: %+v", err)
 				}
 				defer coll.Close()
-				attachEveryWay(t, ns, kernel, spec.Programs[name], coll.Programs[name])
+				seen.Ways = attachEveryWay(t, ns, kernel, spec.Programs[name], coll.Programs[name])
+				kernels.Leave(t, kernels.Note{Program: &seen})
 			})
 		}
 	}
@@ -109,7 +126,7 @@ type way struct {
 	attach func() (io.Closer, error)
 }
 
-func attachEveryWay(t *testing.T, ns *tunnel.Namespace, kernel version, spec *ebpf.ProgramSpec, prog *ebpf.Program) {
+func attachEveryWay(t *testing.T, ns *tunnel.Namespace, kernel version, spec *ebpf.ProgramSpec, prog *ebpf.Program) (seen []kernels.Way) {
 	t.Helper()
 	ways := waysOf(spec, prog)
 	if len(ways) == 0 {
@@ -128,6 +145,7 @@ func attachEveryWay(t *testing.T, ns *tunnel.Namespace, kernel version, spec *eb
 		} else {
 			t.Logf("SMOKE %s %s: ok", t.Name(), w.name)
 		}
+		seen = append(seen, kernels.Way{Name: w.name, Declined: reason(err)})
 		if err != nil {
 			continue
 		}
@@ -135,6 +153,33 @@ func attachEveryWay(t *testing.T, ns *tunnel.Namespace, kernel version, spec *eb
 			t.Errorf("%s: detach: %v", w.name, err)
 		}
 	}
+	return seen
+}
+
+// attachNowhere attaches a program for whose function there is no place here, and gives the reason.
+func attachNowhere(ns *tunnel.Namespace, spec *ebpf.ProgramSpec, prog *ebpf.Program) error {
+	for _, w := range waysOf(spec, prog) {
+		var held io.Closer
+		err := ns.Do(func() (err error) {
+			held, err = w.attach()
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.name, err)
+		}
+		if err := ns.Do(held.Close); err != nil {
+			return fmt.Errorf("%s: detach: %w", w.name, err)
+		}
+	}
+	return nil
+}
+
+// reason is an error in one line.
+func reason(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.Join(strings.Fields(err.Error()), " ")
 }
 
 func waysOf(spec *ebpf.ProgramSpec, prog *ebpf.Program) []way {
@@ -149,6 +194,9 @@ func waysOf(spec *ebpf.ProgramSpec, prog *ebpf.Program) []way {
 			{"xdp generic", version{}, func() (io.Closer, error) { return attachXDP(device, prog, link.XDPGenericMode) }},
 		}
 	case ebpf.SchedCLS:
+		if spec.AttachType == ebpf.AttachNone { // run by tests, attached nowhere
+			return []way{{"test run", version{}, func() (io.Closer, error) { return nothing{}, runOnFrame(prog) }}}
+		}
 		return []way{
 			{"tcx", tcx, func() (io.Closer, error) { return attachTCX(device, prog, spec.AttachType) }},
 			{"clsact", version{}, func() (io.Closer, error) { return attachClsact(device, prog, spec.AttachType) }},
@@ -177,6 +225,12 @@ func (nothing) Close() error { return nil }
 
 func runOnce(prog *ebpf.Program) error {
 	_, err := prog.Run(&ebpf.RunOptions{})
+	return err
+}
+
+// runOnFrame runs a program on a frame that is too short to hold anything.
+func runOnFrame(prog *ebpf.Program) error {
+	_, err := prog.Run(&ebpf.RunOptions{Data: make([]byte, 64)})
 	return err
 }
 
