@@ -19,7 +19,7 @@ const (
 	// horizon is longer than xfrmscope waits for late packets before it calls them lost.
 	horizon = 1500 * time.Millisecond
 	// patience bounds everything that an emulated machine does slowly.
-	patience = 90 * time.Second
+	patience = 4 * time.Minute
 )
 
 // bench is a tunnel with faults on its path, under the eyes of xfrmscope on gateway B.
