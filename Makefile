@@ -7,6 +7,10 @@ SHELL := /bin/bash
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 KERNEL ?= 6.1
+# Kernels of the matrix; its quick part leaves out KERNEL, on which `make test` runs everything.
+KERNELS ?= 5.10 6.1 6.12 6.18 7
+# The kernel for another processor, which is emulated whatever this machine can do.
+KERNEL_ARM64 ?= 6.12-arm64
 # Virtual machines to run at once: each keeps one processor busy.
 GUESTS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
 GO ?= go
@@ -19,11 +23,11 @@ GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X xfrmscope/internal/cli.version=$(V
 
 export CGO_ENABLED := 0
 
-.PHONY: help build man install uninstall package generate check-generated demo test test-unit test-vm bench lint fmt clean deps-vm deps-test deps-generate deps-lint deps-package test-package lint-fast smoke-vm
+.PHONY: help build man install uninstall package generate check-generated demo test test-unit test-vm bench lint fmt clean deps-vm deps-test deps-generate deps-lint deps-package test-package lint-fast smoke-vm test-matrix test-matrix-quick test-arm64 kernels-page
 
 ##@ Use
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## Build the static binary bin/xfrmscope
 	$(GO) build $(GOFLAGS_BUILD) -o bin/xfrmscope ./cmd/xfrmscope
@@ -59,6 +63,7 @@ demo: build ## Raise a live faulty tunnel, diagnose it, show the report (install
 ##@ Test
 test: build test-unit check-generated test-package ## Everything: unit, BPF natively, real tunnels in a VM (installs what it needs, as root)
 	$(MAKE) test-vm KERNEL=$(KERNEL)
+	$(MAKE) test-matrix-quick KERNELS='$(filter-out $(KERNEL),$(KERNELS))'
 	$(MAKE) smoke-vm KERNEL=6.12
 	$(MAKE) initramfs-vm KERNEL=$(KERNEL)
 
@@ -70,6 +75,19 @@ test-vm: deps-vm build ## Boot a Debian kernel (KERNEL=5.10|6.1|6.12|6.18|7) and
 
 test-package: deps-package package ## Install the deb and the rpm below a folder, run what they brought, remove them
 	scripts/package-test bin/xfrmscope_$(PKG_VERSION)_$(ARCH).deb bin/xfrmscope-$(PKG_VERSION)-1.*.rpm
+
+test-matrix: deps-vm build ## Run every lab scenario on each of KERNELS; records and output go to bin/matrix
+	scripts/vm/matrix -j $(GUESTS) $(KERNELS)
+
+test-matrix-quick: deps-vm build ## Load and attach everything on each of KERNELS, and run three scenarios there
+	scripts/vm/matrix -q -j $(GUESTS) $(KERNELS)
+
+test-arm64: deps-vm build ## Load and attach everything on an emulated arm64 (KERNEL_ARM64), and run three scenarios there
+	scripts/vm/matrix -q $(KERNEL_ARM64)
+
+kernels-page: ## Make docs/kernels.md of the records that test-matrix and test-arm64 left
+	cp bin/matrix/*.json internal/lab/kernels/data/
+	$(GO) test -count=1 ./internal/lab/kernels -run TestPage -update
 
 smoke-vm: deps-vm build ## Boot KERNEL with two processors, load and attach every program in it, saturate one processor
 	scripts/vm/test -c 2 $(KERNEL) smoke smp
