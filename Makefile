@@ -80,7 +80,7 @@ test-matrix: deps-vm build ## Run every lab scenario on each of KERNELS; records
 	scripts/vm/matrix -j $(GUESTS) $(KERNELS)
 
 test-matrix-quick: deps-vm build ## Load and attach everything on each of KERNELS, and run three scenarios there
-	scripts/vm/matrix -q -j $(GUESTS) $(KERNELS)
+	scripts/vm/matrix -q -j $(GUESTS) -o bin/matrix-quick $(KERNELS)
 
 test-arm64: deps-vm build ## Load and attach everything on an emulated arm64 (KERNEL_ARM64), and run three scenarios there
 	scripts/vm/matrix -q $(KERNEL_ARM64)
