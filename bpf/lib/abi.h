@@ -233,9 +233,12 @@ struct sa_state {
 	__u8 encap;  /* 0 none, 1 UDP */
 	__u8 used;   /* 1 once the identity is valid */
 	__u64 first; /* joined and biased: see SEQ_BIAS */
-	__u64 highest;
-	/* second cache line and on: written only when something is out of order */
 	__u64 created_ns;
+	/*
+	 * Second cache line, so that the CPUs share the first one, which each packet reads. Each packet
+	 * writes here; what follows, only when something is out of order.
+	 */
+	__u64 highest;
 	__u64 original_first; /* first of the first sequence; `first` moves with restarts */
 	__u64 closed_span;    /* numbers spanned by sequences before the last restart */
 	__s64 holes;	      /* numbers inside the span never seen */
@@ -297,8 +300,9 @@ struct sa_count {
 	__u64 packets;
 	__u64 bytes;   /* outer IP packet, header included */
 	__u64 dscps;   /* set of the DSCPs seen (RFC 2474) */
+	__u64 newest;  /* what this CPU last raised `highest` to; 0: it has not */
 	__u32 largest; /* bytes of the largest packet */
-	__u32 newest;  /* the number that last raised `highest` on this CPU */
+	__u32 pad;
 };
 
 /* Key and value of the table of NAT keepalives (RFC 3948 section 4), one entry for each binding. */

@@ -108,12 +108,6 @@ static __always_inline struct packet *packet_fill(const struct view *v, const st
 	return p;
 }
 
-/* The number joined to 64 bits: of all that end in these 32 bits, the one nearest to the highest. */
-static __always_inline __u64 join(__u64 top, __u32 seq)
-{
-	return top + (__s64)(__s32)(seq - (__u32)top);
-}
-
 /* What the outer header says beside the SA's identity, in the form of struct sa_state. */
 struct outer {
 	__u64 src_high;
@@ -213,7 +207,7 @@ static __always_inline void account(const struct view *v, const struct cursor *c
 	struct sa_state *sa;
 	struct sa_count *count;
 	struct packet *p;
-	bool opened = false, moved = false;
+	bool opened = false, moved = false, guess;
 	__u64 top, seq;
 	enum mark mark;
 	__u32 slot = 0;
@@ -252,19 +246,34 @@ static __always_inline void account(const struct view *v, const struct cursor *c
 			mark_report();
 	}
 	if (unlikely(opened)) {
-		count->newest = v->seq;
+		count->newest = SEQ_BIAS + v->seq;
 		return;
 	}
 
-	top = READ_ONCE(sa->highest);
-	seq = join(top, v->seq);
-	if (likely(seq - top + SEQ_HORIZON <= 2 * SEQ_HORIZON)) {
-		mark = window_settle(sa, slot, seq, &top);
+	/*
+	 * Skipped as far as this CPU knows, but not by much: other CPUs have packets of the SA, too, and the
+	 * cache lines of `highest` and of the window's word travel between them. Read first, they would
+	 * come for sharing only, and once more to be written. So both are guessed, which the exchange
+	 * puts right, and each is asked for once. Elsewhere they are read, which costs nothing there and
+	 * has them fetched while others are on their way.
+	 */
+	seq = join(count->newest, v->seq);
+	guess = seq - count->newest - 2 < SEQ_HORIZON - 2;
+	if (guess) {
+		top = seq - 1;
+	} else {
+		top = READ_ONCE(sa->highest);
+		seq = join(top, v->seq);
+	}
+	if (likely(window_reaches(top, seq))) {
+		mark = window_settle(sa, slot, seq, &top, guess);
 		if (likely(mark == MARK_RAISED)) {
-			count->newest = v->seq;
+			count->newest = seq;
 			moved = !same_origin(sa, v, at, &o);
 			if (likely(seq == top + 1 && !moved))
 				return;
+		} else if (unlikely(join(top, v->seq) != seq || !window_reaches(top, seq))) {
+			mark = MARK_AGAIN;
 		}
 	} else {
 		mark = MARK_OUTSIDE;

@@ -88,7 +88,7 @@ static __always_inline void late(struct sa_state *sa, struct packet *p)
 	 * In order as far as this CPU can tell: the path kept the order, and the CPUs lost it. What the path
 	 * disordered comes late on the CPU that received the higher number, too.
 	 */
-	if (count && (__s32)(p->seq - count->newest) > 0)
+	if (count && (__s32)(p->seq - (__u32)count->newest) > 0)
 		atomic_add(&sa->late_spread, 1);
 	index = arrival_index(sa);
 	passed = early ? READ_ONCE(sa->first_index) : passed_at(sa, p->seq64, &floor);
@@ -132,6 +132,27 @@ static __always_inline void gap(struct sa_state *sa, struct packet *p)
 	packet_event(p, EVENT_GAP, p->seq64, skipped, 0);
 }
 
+/*
+ * Settles a number again, from the highest one as it is. What is known of this CPU was so old that the
+ * sequence had begun anew meanwhile, or gone on beyond the window; so the number was joined to an epoch
+ * or marked in a block that is past, which means nothing: a word of an older block is empty.
+ */
+static __always_inline enum mark settle_again(struct sa_state *sa, struct packet *p)
+{
+	__u64 top = READ_ONCE(sa->highest), seq = join(top, p->seq);
+	enum mark mark = MARK_OUTSIDE;
+	struct sa_count *count;
+
+	if (window_reaches(top, seq))
+		mark = window_settle(sa, p->slot, seq, &top, false);
+	p->seq64 = seq;
+	p->top = top;
+	count = bpf_map_lookup_elem(&sa_counts, &p->slot);
+	if (mark == MARK_RAISED && count)
+		count->newest = seq;
+	return mark;
+}
+
 /* Everything that window_settle can say but "raised by one". */
 __noinline int disorder(__u32 slot)
 {
@@ -139,6 +160,10 @@ __noinline int disorder(__u32 slot)
 	struct packet *p = packet_current();
 
 	if (!sa || !p)
+		return 0;
+	if (p->mark == MARK_AGAIN)
+		p->mark = settle_again(sa, p);
+	if (p->mark == MARK_RAISED && p->seq64 == p->top + 1)
 		return 0;
 	switch (p->mark) {
 	case MARK_RAISED:

@@ -79,7 +79,7 @@ __noinline int run_mark(__u32 slot, __u64 last, __u32 length)
 
 		if (i >= length)
 			break;
-		mark = window_mark(sa, slot, last - i, WINDOW_TRIES_FEW);
+		mark = window_mark(sa, slot, last - i, false, WINDOW_TRIES_FEW);
 		seen += mark == MARK_SEEN;
 		failed += mark != MARK_SEEN && mark != MARK_NEW;
 		FORGET(seen, last);

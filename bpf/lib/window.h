@@ -35,7 +35,20 @@ enum mark {
 	MARK_FAILED,  /* the other CPUs were faster every time */
 	MARK_RAISED,  /* MARK_NEW, and `highest` is our number now */
 	MARK_OUTSIDE, /* not tried: beyond SEQ_HORIZON */
+	MARK_AGAIN,   /* settled by a highest number that was long past; to be settled anew */
 };
+
+/* The number joined to 64 bits: of all that end in these 32 bits, the one nearest to the highest. */
+static __always_inline __u64 join(__u64 top, __u32 seq)
+{
+	return top + (__s64)(__s32)(seq - (__u32)top);
+}
+
+/* Whether the window reaches from the one to the other. */
+static __always_inline bool window_reaches(__u64 top, __u64 seq)
+{
+	return seq - top + SEQ_HORIZON <= 2 * SEQ_HORIZON;
+}
 
 static __always_inline __u64 *window_word(struct sa_state *sa, __u64 seq)
 {
@@ -82,10 +95,25 @@ static __always_inline __u64 window_fetch_add(__u32 slot, __u64 *at, __u64 n)
 	return __sync_fetch_and_add(at, n);
 }
 
-static __always_inline enum mark window_mark(struct sa_state *sa, __u32 slot, __u64 seq, int tries)
+/*
+ * What a number's word holds if all numbers before it have come and none after it. As good a value to begin
+ * comparing with as any; the right one mostly, and then the word need not be read first: a read brings
+ * its cache line for sharing only, and the exchange would have to fetch it from the other CPU once more.
+ */
+static __always_inline __u64 window_guess(__u64 seq)
+{
+	__u32 before = (1U << (seq % SEQ_BLOCK_BITS)) - 1;
+
+	if (!before)
+		return (__u64)(window_tag(seq) - SEQ_BLOCKS) << 32 | (__u32)-1;
+	return (__u64)window_tag(seq) << 32 | before;
+}
+
+static __always_inline enum mark window_mark(struct sa_state *sa, __u32 slot, __u64 seq, bool guess,
+					     int tries)
 {
 	__u64 *at = window_word(sa, seq);
-	__u64 old = READ_ONCE(*at);
+	__u64 old = guess ? window_guess(seq) : READ_ONCE(*at);
 
 	NO_UNROLL
 	for (int i = 0; i < tries; i++) {
@@ -104,15 +132,18 @@ static __always_inline enum mark window_mark(struct sa_state *sa, __u32 slot, __
 
 /*
  * Marks a number and raises `highest` to it if it is lower. *top is what the caller took for the
- * highest; it becomes the value that was raised, or the higher one that was found.
+ * highest, a guess perhaps; it becomes the value that was raised, or the one that was found.
  */
-static __always_inline enum mark window_settle(struct sa_state *sa, __u32 slot, __u64 seq, __u64 *top)
+static __always_inline enum mark window_settle(struct sa_state *sa, __u32 slot, __u64 seq, __u64 *top,
+					       bool guess)
 {
-	enum mark mark = window_mark(sa, slot, seq, WINDOW_TRIES);
+	enum mark mark = window_mark(sa, slot, seq, guess, WINDOW_TRIES);
 	__u64 old = *top;
 
-	if (mark != MARK_NEW)
+	if (mark != MARK_NEW) {
+		*top = READ_ONCE(sa->highest);
 		return mark;
+	}
 	NO_UNROLL
 	for (int i = 0; i < WINDOW_TRIES; i++) {
 		__u64 seen;
@@ -128,6 +159,7 @@ static __always_inline enum mark window_settle(struct sa_state *sa, __u32 slot, 
 		}
 		old = seen;
 	}
+	*top = old;
 	return MARK_FAILED;
 }
 
@@ -163,7 +195,8 @@ static __always_inline __u64 window_fetch_add(__u32 slot, __u64 *at, __u64 n)
 	return old;
 }
 
-static __always_inline enum mark window_mark(struct sa_state *sa, __u32 slot, __u64 seq, int tries)
+static __always_inline enum mark window_mark(struct sa_state *sa, __u32 slot, __u64 seq, bool guess,
+					     int tries)
 {
 	struct sa_lock *lock = bpf_map_lookup_elem(&sa_locks, &slot);
 	__u64 *at = window_word(sa, seq), word;
@@ -180,7 +213,8 @@ static __always_inline enum mark window_mark(struct sa_state *sa, __u32 slot, __
 	return mark;
 }
 
-static __always_inline enum mark window_settle(struct sa_state *sa, __u32 slot, __u64 seq, __u64 *top)
+static __always_inline enum mark window_settle(struct sa_state *sa, __u32 slot, __u64 seq, __u64 *top,
+					       bool guess)
 {
 	struct sa_lock *lock = bpf_map_lookup_elem(&sa_locks, &slot);
 	__u64 *at = window_word(sa, seq), word, old;

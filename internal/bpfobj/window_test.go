@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	gocmp "github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // stream is what one sender's packets look like after a path that loses, copies, delays and more.
@@ -141,6 +143,58 @@ func TestWindowAgainstDefinitions(t *testing.T) {
 	}
 }
 
+// The same streams, one packet after the other, each on whichever CPU: what a CPU remembers of an SA may
+// be from before a restart or a leap that another one saw, and the figures are the same nevertheless.
+func TestWindowAgainstDefinitionsOnManyCPUs(t *testing.T) {
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		t.Fatal(err)
+	}
+	if allowed.Count() < 2 {
+		t.Skip("needs two CPUs")
+	}
+	var cpus []int
+	for cpu := range 1024 {
+		if allowed.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	s := seed(t)
+	for _, build := range builds(t) {
+		t.Run(build.name, func(t *testing.T) {
+			runtime.LockOSThread() // never unlocked: the thread, with its mask, ends with the subtest
+			w := loadWire(t, build.lockfree, 256, only("xdp_ingress"))
+			r := rand.New(rand.NewPCG(s, 1))
+			for i, st := range streams {
+				seqs := st.numbers(r)
+				// Every other stream stays on a CPU for long, so that the others fall far behind.
+				stay := 3
+				if i%2 == 1 {
+					stay = 500
+				}
+				w.before = func() {
+					if r.IntN(stay) > 0 {
+						return
+					}
+					var one unix.CPUSet
+					one.Set(cpus[r.IntN(len(cpus))])
+					if err := unix.SchedSetaffinity(0, &one); err != nil {
+						t.Fatal(err)
+					}
+				}
+				got, _ := w.feed(seqs, uint32(i))
+				var o oracle
+				for _, seq := range seqs {
+					o.packet(seq)
+				}
+				if diff := gocmp.Diff(o.figures(), got); diff != "" {
+					t.Fatalf("%v (-want +got):\n%s", st, diff)
+				}
+			}
+		})
+	}
+}
+
 // feed sends the numbers as one SA and returns what the kernel made of them, and its events by kind.
 func (w *wire) feed(seqs []uint32, spi uint32) (figures, counts) {
 	w.t.Helper()
@@ -170,6 +224,9 @@ func (w *wire) feed(seqs []uint32, spi uint32) (figures, counts) {
 		}
 	}
 	for i, seq := range seqs {
+		if w.before != nil {
+			w.before()
+		}
 		w.run("xdp_ingress", f.Seq(seq).Data)
 		if i%5000 == 4999 {
 			drain()

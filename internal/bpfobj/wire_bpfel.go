@@ -177,8 +177,9 @@ type LockfreeSaCount struct {
 	Packets uint64
 	Bytes   uint64
 	Dscps   uint64
+	Newest  uint64
 	Largest uint32
-	Newest  uint32
+	Pad     uint32
 }
 
 type LockfreeSaKey struct {
@@ -203,8 +204,8 @@ type LockfreeSaState struct {
 	Encap            uint8
 	Used             uint8
 	First            uint64
-	Highest          uint64
 	CreatedNs        uint64
+	Highest          uint64
 	OriginalFirst    uint64
 	ClosedSpan       uint64
 	Holes            int64

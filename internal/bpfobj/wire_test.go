@@ -53,9 +53,10 @@ func builds(t *testing.T) []build {
 // wire is one loaded build, with what the tests ask of it.
 type wire struct {
 	*ebpf.Collection
-	t     testing.TB
-	names map[string][]string // enum values by enum
-	ring  *ringbuf.Reader     // once somebody has asked for events
+	t      testing.TB
+	names  map[string][]string // enum values by enum
+	ring   *ringbuf.Reader     // once somebody has asked for events
+	before func()              // what is done before each packet of feed; nil: nothing
 }
 
 // needBPF skips where programs cannot be loaded, but never under CI.

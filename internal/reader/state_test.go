@@ -28,7 +28,7 @@ func TestLayout(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, size := range map[string]uint32{"sa_states": uint32(StateSize), "sa_counts": 32, "sa_slots": 4} {
+		for name, size := range map[string]uint32{"sa_states": uint32(StateSize), "sa_counts": 40, "sa_slots": 4} {
 			if got := spec.Maps[name].ValueSize; got != size {
 				t.Errorf("lock-free %v: %s holds %d bytes, want %d", lockfree, name, got, size)
 			}
