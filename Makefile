@@ -116,7 +116,7 @@ check-generated: generate ## Fail when the committed objects are not what the so
 	git diff --stat --exit-code -- $(GENERATED)
 	@test -z "$$(git ls-files --others --exclude-standard -- $(GENERATED))" || { echo "generated files are not committed" >&2; exit 1; }
 
-C_FILES = bpf/*.c bpf/bench/*.c bpf/lib/*.h bpf/headers/kernel.h
+C_FILES = bpf/*.c bpf/bench/*.[ch] bpf/lib/*.h bpf/headers/kernel.h
 
 lint-fast: ## gofmt and go vet
 	@test -z "$$(gofmt -l cmd deploy internal)" || { echo "run make fmt: $$(gofmt -l cmd deploy internal)" >&2; exit 1; }

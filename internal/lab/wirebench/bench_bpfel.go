@@ -35,9 +35,12 @@ const (
 	lockfreeMapSaSlots         = "sa_slots"
 	lockfreeMapSaStates        = "sa_states"
 	lockfreeMapWhyCounts       = "why_counts"
-	lockfreeProgBenchEmpty     = "bench_empty"
-	lockfreeProgBenchNumber    = "bench_number"
-	lockfreeProgBenchWire      = "bench_wire"
+	lockfreeProgTcEmpty        = "tc_empty"
+	lockfreeProgTcNumber       = "tc_number"
+	lockfreeProgTcWire         = "tc_wire"
+	lockfreeProgXdpEmpty       = "xdp_empty"
+	lockfreeProgXdpNumber      = "xdp_number"
+	lockfreeProgXdpWire        = "xdp_wire"
 	lockfreeVarCfgDirections   = "cfg_directions"
 	lockfreeVarCfgEspAt        = "cfg_esp_at"
 	lockfreeVarCfgEventsPerSec = "cfg_events_per_sec"
@@ -97,9 +100,12 @@ type lockfreeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type lockfreeProgramSpecs struct {
-	BenchEmpty  *ebpf.ProgramSpec `ebpf:"bench_empty"`
-	BenchNumber *ebpf.ProgramSpec `ebpf:"bench_number"`
-	BenchWire   *ebpf.ProgramSpec `ebpf:"bench_wire"`
+	TcEmpty   *ebpf.ProgramSpec `ebpf:"tc_empty"`
+	TcNumber  *ebpf.ProgramSpec `ebpf:"tc_number"`
+	TcWire    *ebpf.ProgramSpec `ebpf:"tc_wire"`
+	XdpEmpty  *ebpf.ProgramSpec `ebpf:"xdp_empty"`
+	XdpNumber *ebpf.ProgramSpec `ebpf:"xdp_number"`
+	XdpWire   *ebpf.ProgramSpec `ebpf:"xdp_wire"`
 }
 
 // lockfreeMapSpecs contains maps before they are loaded into the kernel.
@@ -238,16 +244,22 @@ type lockfreeVariables struct {
 //
 // It can be passed to loadLockfreeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type lockfreePrograms struct {
-	BenchEmpty  *ebpf.Program `ebpf:"bench_empty"`
-	BenchNumber *ebpf.Program `ebpf:"bench_number"`
-	BenchWire   *ebpf.Program `ebpf:"bench_wire"`
+	TcEmpty   *ebpf.Program `ebpf:"tc_empty"`
+	TcNumber  *ebpf.Program `ebpf:"tc_number"`
+	TcWire    *ebpf.Program `ebpf:"tc_wire"`
+	XdpEmpty  *ebpf.Program `ebpf:"xdp_empty"`
+	XdpNumber *ebpf.Program `ebpf:"xdp_number"`
+	XdpWire   *ebpf.Program `ebpf:"xdp_wire"`
 }
 
 func (p *lockfreePrograms) Close() error {
 	return _LockfreeClose(
-		p.BenchEmpty,
-		p.BenchNumber,
-		p.BenchWire,
+		p.TcEmpty,
+		p.TcNumber,
+		p.TcWire,
+		p.XdpEmpty,
+		p.XdpNumber,
+		p.XdpWire,
 	)
 }
 

@@ -36,9 +36,12 @@ const (
 	lockedMapSaSlots         = "sa_slots"
 	lockedMapSaStates        = "sa_states"
 	lockedMapWhyCounts       = "why_counts"
-	lockedProgBenchEmpty     = "bench_empty"
-	lockedProgBenchNumber    = "bench_number"
-	lockedProgBenchWire      = "bench_wire"
+	lockedProgTcEmpty        = "tc_empty"
+	lockedProgTcNumber       = "tc_number"
+	lockedProgTcWire         = "tc_wire"
+	lockedProgXdpEmpty       = "xdp_empty"
+	lockedProgXdpNumber      = "xdp_number"
+	lockedProgXdpWire        = "xdp_wire"
 	lockedVarCfgDirections   = "cfg_directions"
 	lockedVarCfgEspAt        = "cfg_esp_at"
 	lockedVarCfgEventsPerSec = "cfg_events_per_sec"
@@ -98,9 +101,12 @@ type lockedSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type lockedProgramSpecs struct {
-	BenchEmpty  *ebpf.ProgramSpec `ebpf:"bench_empty"`
-	BenchNumber *ebpf.ProgramSpec `ebpf:"bench_number"`
-	BenchWire   *ebpf.ProgramSpec `ebpf:"bench_wire"`
+	TcEmpty   *ebpf.ProgramSpec `ebpf:"tc_empty"`
+	TcNumber  *ebpf.ProgramSpec `ebpf:"tc_number"`
+	TcWire    *ebpf.ProgramSpec `ebpf:"tc_wire"`
+	XdpEmpty  *ebpf.ProgramSpec `ebpf:"xdp_empty"`
+	XdpNumber *ebpf.ProgramSpec `ebpf:"xdp_number"`
+	XdpWire   *ebpf.ProgramSpec `ebpf:"xdp_wire"`
 }
 
 // lockedMapSpecs contains maps before they are loaded into the kernel.
@@ -242,16 +248,22 @@ type lockedVariables struct {
 //
 // It can be passed to loadLockedObjects or ebpf.CollectionSpec.LoadAndAssign.
 type lockedPrograms struct {
-	BenchEmpty  *ebpf.Program `ebpf:"bench_empty"`
-	BenchNumber *ebpf.Program `ebpf:"bench_number"`
-	BenchWire   *ebpf.Program `ebpf:"bench_wire"`
+	TcEmpty   *ebpf.Program `ebpf:"tc_empty"`
+	TcNumber  *ebpf.Program `ebpf:"tc_number"`
+	TcWire    *ebpf.Program `ebpf:"tc_wire"`
+	XdpEmpty  *ebpf.Program `ebpf:"xdp_empty"`
+	XdpNumber *ebpf.Program `ebpf:"xdp_number"`
+	XdpWire   *ebpf.Program `ebpf:"xdp_wire"`
 }
 
 func (p *lockedPrograms) Close() error {
 	return _LockedClose(
-		p.BenchEmpty,
-		p.BenchNumber,
-		p.BenchWire,
+		p.TcEmpty,
+		p.TcNumber,
+		p.TcWire,
+		p.XdpEmpty,
+		p.XdpNumber,
+		p.XdpWire,
 	)
 }
 

@@ -26,9 +26,9 @@ func TestTwoCPUsOneSA(t *testing.T) {
 		t.Skip("needs two CPUs")
 	}
 	const repeat = 300_000
-	for _, b := range builds {
+	for _, b := range subjects[:2] {
 		for _, order := range []uint32{orderShared, orderTwice} {
-			c := benchCase{frame: espFrame(), order: order, sas: 1, cpus: 2}
+			c := benchCase{frame: espFrame(payload), order: order, sas: 1, cpus: 2}
 			coll, err := load(b, c)
 			if err != nil {
 				t.Fatal(err)
@@ -41,7 +41,7 @@ func TestTwoCPUsOneSA(t *testing.T) {
 					if err := pin(cpu); err != nil {
 						return err
 					}
-					_, err := timed(coll.Programs["bench_wire"], c.frame.Data, repeat)
+					_, err := timed(coll.Programs[b.program], c.frame.Data, b.pass, repeat)
 					return err
 				})
 			}

@@ -7,11 +7,12 @@ import "xfrmscope/internal/lab/packet"
 const (
 	left, right = "192.0.2.1", "192.0.2.2"
 	spi         = 0x1000
-	payload     = 58 // a frame of 100 bytes
+	payload     = 58   // a frame of 100 bytes
+	large       = 1400 // one of 1,442
 )
 
-func espFrame() *packet.Frame {
-	return packet.Eth().IPv4(left, right).ESP(spi, 1, payload).Frame()
+func espFrame(bytes int) *packet.Frame {
+	return packet.Eth().IPv4(left, right).ESP(spi, 1, bytes).Frame()
 }
 
 func nattFrame() *packet.Frame {

@@ -5,11 +5,15 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -18,19 +22,31 @@ import (
 	"xfrmscope/internal/lab/packet"
 )
 
-// build is one of the two objects. Only the one that newer kernels get is held to the limits.
-type build struct {
-	name   string
-	load   func() (*ebpf.CollectionSpec, error)
-	judged bool
+// subject is what is measured: a program in an object that also holds one that does nothing (HOOK_empty)
+// and one that does nothing but number packets (HOOK_number).
+type subject struct {
+	name    string
+	hook    string // prefix of the programs
+	program string
+	pass    uint32 // what each of them has to return
+	load    func() (*ebpf.CollectionSpec, error)
+	judged  bool // held to the limits, as the build is that newer kernels get
+	cases   []benchCase
 }
 
-var builds = []build{
-	{"lock-free", loadLockfree, true},
-	{"spin lock", loadLocked, false},
+const (
+	xdpPass = 2
+	tcxNext = 0xffffffff
+)
+
+var subjects = []subject{
+	{"wire at XDP, lock-free", "xdp", "xdp_wire", xdpPass, loadLockfree, true, append(wireCases, swapped, contended)},
+	{"wire at XDP, spin lock", "xdp", "xdp_wire", xdpPass, loadLocked, false, append(wireCases, swapped, contended)},
+	{"wire at TC, lock-free", "tc", "tc_wire", tcxNext, loadLockfree, false, wireCases},
+	{"copies of packets, at TC", "packet", "packet_copy", tcxNext, loadPackets, false, copyCases},
 }
 
-// The values of enum order in bench.bpf.c.
+// The values of enum order in number.h.
 const (
 	orderStraight = iota
 	orderSwapped
@@ -45,17 +61,31 @@ type benchCase struct {
 	order        uint32
 	sas          uint32
 	cpus         int
-	target, must float64 // ns above empty; 0: none
+	target, must float64        // ns above empty; 0: none
+	set          map[string]any // constants of the object
+	ring         uint32         // bytes of the ring for copies
+	copied       bool           // they are read after each round, so that there is room
 }
 
-var cases = []benchCase{
+var wireCases = []benchCase{
 	{name: "not IPsec (TCP)", frame: tcpFrame(), sas: 1, cpus: 1, target: 5, must: 5},
-	{name: "ESP in order, 1 SA", frame: espFrame(), sas: 1, cpus: 1, target: 30, must: 45},
+	{name: "ESP in order, 1 SA", frame: espFrame(payload), sas: 1, cpus: 1, target: 30, must: 45},
 	{name: "ESP in UDP, in order, 1 SA", frame: nattFrame(), sas: 1, cpus: 1},
-	{name: "ESP in order, 1,000 SAs", frame: espFrame(), sas: 1000, cpus: 1},
-	{name: "ESP in order, 16,000 SAs", frame: espFrame(), sas: 16000, cpus: 1, target: 50},
-	{name: "every pair swapped, 1 SA", frame: espFrame(), order: orderSwapped, sas: 1, cpus: 1},
-	{name: "1 SA on two CPUs at once", frame: espFrame(), order: orderShared, sas: 1, cpus: 2, target: 120},
+	{name: "ESP in order, 1,000 SAs", frame: espFrame(payload), sas: 1000, cpus: 1},
+	{name: "ESP in order, 16,384 SAs", frame: espFrame(payload), sas: 16384, cpus: 1, target: 50},
+}
+
+var (
+	swapped   = benchCase{name: "every pair swapped, 1 SA", frame: espFrame(payload), order: orderSwapped, sas: 1, cpus: 1}
+	contended = benchCase{name: "1 SA on two CPUs at once", frame: espFrame(payload), order: orderShared, sas: 1, cpus: 2, target: 100}
+)
+
+var copyCases = []benchCase{
+	{name: "not IPsec (TCP)", frame: tcpFrame(), sas: 1, cpus: 1},
+	{name: "ESP, judged but not chosen", frame: espFrame(large), sas: 1, cpus: 1, set: map[string]any{"cfg_by_spi": uint8(1)}},
+	{name: "ESP, ring full", frame: espFrame(large), sas: 1, cpus: 1, ring: 64 << 10},
+	{name: "ESP, headers copied", frame: espFrame(large), sas: 1, cpus: 1, ring: 128 << 20, copied: true},
+	{name: "ESP, all 1,442 bytes copied", frame: espFrame(large), sas: 1, cpus: 1, set: map[string]any{"cfg_snaplen": uint32(16384)}, ring: 1 << 30, copied: true},
 }
 
 // espAt is where SPI and sequence number are written; 0: nowhere, the frame is repeated as it is.
@@ -67,75 +97,132 @@ func (c benchCase) espAt() uint32 {
 }
 
 type result struct {
-	empty, wire, above []float64
+	empty, full, above []float64
 }
 
 // measure runs the program and its empty counterpart in turns, so that whatever else the machine
 // does meanwhile falls on both.
-func measure(b build, c benchCase, rounds, repeat int) (*result, error) {
-	coll, err := load(b, c)
+func measure(s subject, c benchCase, rounds, repeat int) (*result, error) {
+	coll, err := load(s, c)
 	if err != nil {
 		return nil, err
 	}
 	defer coll.Close()
-	empty, wire := coll.Programs["bench_number"], coll.Programs["bench_wire"]
+	empty, full := coll.Programs[s.hook+"_number"], coll.Programs[s.program]
 	if c.espAt() == 0 {
-		empty = coll.Programs["bench_empty"]
+		empty = coll.Programs[s.hook+"_empty"]
+	}
+	drain := func() error { return nil }
+	if c.copied {
+		copies, err := ringbuf.NewReader(coll.Maps["packets"])
+		if err != nil {
+			return nil, fmt.Errorf("read the copies: %w", err)
+		}
+		defer copies.Close()
+		drain = func() error { return drainAll(copies) }
 	}
 	var r result
 	for round := -1; round < rounds; round++ {
-		e, err := perPacket(empty, c, repeat)
+		e, err := perPacket(empty, c, s.pass, repeat)
 		if err != nil {
 			return nil, err
 		}
-		w, err := perPacket(wire, c, repeat)
+		f, err := perPacket(full, c, s.pass, repeat)
 		if err != nil {
+			return nil, err
+		}
+		if err := drain(); err != nil {
 			return nil, err
 		}
 		if round < 0 {
 			continue // opens the SAs and warms the caches
 		}
 		r.empty = append(r.empty, e)
-		r.wire = append(r.wire, w)
-		r.above = append(r.above, w-e)
+		r.full = append(r.full, f)
+		r.above = append(r.above, f-e)
 	}
-	return &r, nil
+	return &r, c.lossless(coll)
 }
 
-func load(b build, c benchCase) (*ebpf.Collection, error) {
+// drainAll empties the ring.
+func drainAll(copies *ringbuf.Reader) error {
+	copies.SetDeadline(time.Unix(1, 0))
+	var record ringbuf.Record
+	for {
+		switch err := copies.ReadInto(&record); {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read a copy: %w", err)
+		}
+	}
+}
+
+// lossless fails when copies were to be made and some were not: then it was not their cost that was measured.
+func (c benchCase) lossless(coll *ebpf.Collection) error {
+	if !c.copied {
+		return nil
+	}
+	var place bpfobj.PacketPlace
+	var counts []bpfobj.PacketCount
+	all := coll.Maps["packet_counts"].Iterate()
+	for all.Next(&place, &counts) {
+		for _, n := range counts {
+			if n.Lost > 0 {
+				return fmt.Errorf("%d of %d packets found no room in the ring", n.Lost, n.Seen)
+			}
+		}
+	}
+	return all.Err()
+}
+
+func load(s subject, c benchCase) (*ebpf.Collection, error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return nil, fmt.Errorf("remove the memlock limit (needs root): %w", err)
 	}
-	spec, err := b.load()
+	spec, err := s.load()
 	if err != nil {
 		return nil, err
 	}
-	if err := bpfobj.SetSAMax(spec, max(c.sas, 16)); err != nil {
-		return nil, err
+	for name := range spec.Programs {
+		if !strings.HasPrefix(name, s.hook+"_") {
+			delete(spec.Programs, name)
+		}
 	}
-	for name, value := range map[string]uint32{
+	set := map[string]any{
 		"cfg_esp_at": c.espAt(), "cfg_order": c.order, "cfg_sas": c.sas, "cfg_stride": stride(c.sas),
-	} {
+	}
+	maps.Copy(set, c.set)
+	wire := spec.Maps["sa_states"] != nil
+	if wire {
+		set["cfg_hints"] = hints()
+		if err := bpfobj.SetSAMax(spec, max(c.sas, 16)); err != nil {
+			return nil, err
+		}
+	}
+	if c.ring > 0 {
+		spec.Maps["packets"].MaxEntries = c.ring
+	}
+	for name, value := range set {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
-	}
-	if err := spec.Variables["cfg_hints"].Set(hints()); err != nil {
-		return nil, fmt.Errorf("set cfg_hints: %w", err)
 	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
 		return nil, fmt.Errorf("load the programs: %w", err)
 	}
-	if err := bpfobj.FillSlots(coll); err != nil {
-		coll.Close()
-		return nil, err
+	if wire {
+		if err := bpfobj.FillSlots(coll); err != nil {
+			coll.Close()
+			return nil, err
+		}
 	}
 	return coll, nil
 }
 
 // stride spreads the SAs' turns over the tables, so that no prefetcher guesses the next. Neither
-// 1,000 nor 16,000 shares a divisor with 617.
+// 1,000 nor 16,384 shares a divisor with 617.
 func stride(sas uint32) uint32 {
 	if sas == 1 {
 		return 1
@@ -144,7 +231,7 @@ func stride(sas uint32) uint32 {
 }
 
 // perPacket is the mean time of one run in ns; of all CPUs if several run.
-func perPacket(prog *ebpf.Program, c benchCase, repeat int) (float64, error) {
+func perPacket(prog *ebpf.Program, c benchCase, pass uint32, repeat int) (float64, error) {
 	times := make([]time.Duration, c.cpus)
 	var g errgroup.Group
 	for cpu := range c.cpus {
@@ -154,7 +241,7 @@ func perPacket(prog *ebpf.Program, c benchCase, repeat int) (float64, error) {
 			if err := pin(cpu); err != nil {
 				return err
 			}
-			times[cpu], err = timed(prog, c.frame.Data, repeat)
+			times[cpu], err = timed(prog, c.frame.Data, pass, repeat)
 			return err
 		})
 	}
@@ -194,7 +281,7 @@ func pin(cpu int) error {
 // timed repeats the program in the kernel and returns the CPU time that the thread spent on it. The
 // kernel has a figure of its own, but in whole nanoseconds; the cost of the call itself is the same
 // for both programs and a thousandth of the whole.
-func timed(prog *ebpf.Program, frame []byte, repeat int) (time.Duration, error) {
+func timed(prog *ebpf.Program, frame []byte, pass uint32, repeat int) (time.Duration, error) {
 	start, err := threadTime()
 	if err != nil {
 		return 0, err
@@ -203,7 +290,7 @@ func timed(prog *ebpf.Program, frame []byte, repeat int) (time.Duration, error) 
 	if err != nil {
 		return 0, fmt.Errorf("run the program: %w", err)
 	}
-	if ret != xdpPass {
+	if ret != pass {
 		return 0, errors.New("the program did not let the packet pass")
 	}
 	end, err := threadTime()
@@ -217,8 +304,6 @@ func threadTime() (time.Duration, error) {
 	}
 	return time.Duration(ts.Nano()), nil
 }
-
-const xdpPass = 2
 
 func median(v []float64) float64 {
 	s := slices.Sorted(slices.Values(v))
