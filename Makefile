@@ -23,7 +23,7 @@ GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X xfrmscope/internal/cli.version=$(V
 
 export CGO_ENABLED := 0
 
-.PHONY: help build man install uninstall package generate check-generated demo test test-unit test-vm bench lint fmt clean deps-vm deps-test deps-generate deps-lint deps-package test-package lint-fast smoke-vm test-matrix test-matrix-quick test-arm64 kernels-page
+.PHONY: help build man install uninstall package generate check-generated demo test test-unit test-vm bench lint fmt clean deps-vm deps-test deps-generate deps-lint deps-package test-package lint-fast smoke-vm test-matrix test-matrix-quick test-arm64 kernels-page bench-vm
 
 ##@ Use
 help: ## Show this list
@@ -106,8 +106,11 @@ bench: ## ns per packet of the wire program beside an empty one; packets per sec
 	$(GO) test -run '^$$' -bench . ./internal/replay
 	$(GO) test -run '^$$' -bench 'Sample|Snapshot|Scrape' -benchtime 20x ./internal/reader ./internal/export
 
+bench-vm: deps-vm ## Count each program's instructions for a packet in a VM, fail if it takes more than before (UPDATE=yes keeps the counts)
+	scripts/vm/bench $(if $(UPDATE),-u) 6.12
+
 ##@ Develop
-GENERATED := internal/bpfobj internal/lab/wirebench
+GENERATED := internal/bpfobj internal/lab/wirebench internal/lab/vethbench
 
 generate: deps-generate ## Compile the kernel programs (clang 19) into internal/bpfobj
 	$(GO) generate $(addprefix ./,$(GENERATED))
