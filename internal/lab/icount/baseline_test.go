@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package icount
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A count may be so much above what it was: the kernel's own tables are hashed by addresses and secrets
+// that differ from boot to boot, so what they cost is not quite the same.
+const (
+	tolerance      = 0.02
+	toleranceLeast = 6 // instructions
+)
+
+// kernelSeries is the running kernel's series, as in 6.12.
+func kernelSeries(t *testing.T) string {
+	t.Helper()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	release := unix.ByteSliceToString(name.Release[:])
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
+		t.Fatalf("read the kernel's version %q: %v", release, err)
+	}
+	return fmt.Sprintf("%d.%d", major, minor)
+}
+
+// baseline reads the counts of an earlier run on this kernel: a name and a number a line.
+func baseline(t *testing.T) map[string]float64 {
+	t.Helper()
+	path := filepath.Join("testdata", kernelSeries(t)+".txt")
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s: no counts to hold these against: make bench-vm UPDATE=yes writes them", path)
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	out := map[string]float64{}
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "#") {
+			continue
+		}
+		var name string
+		var n float64
+		if _, err := fmt.Sscan(lines.Text(), &name, &n); err != nil {
+			t.Fatalf("%s: line %q: %v", path, lines.Text(), err)
+		}
+		out[name] = n
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// compare fails where a program takes more instructions than it did, and where one is new or gone.
+func compare(t *testing.T, was, is map[string]float64) {
+	t.Helper()
+	for name, n := range is {
+		old, known := was[name]
+		slack := max(toleranceLeast, old*tolerance)
+		switch {
+		case !known:
+			t.Errorf("%s: %.0f instructions, and nothing to hold them against", name, n)
+		case n > old+slack:
+			t.Errorf("%s: %.0f instructions, %.0f more than before; allowed are %.0f more", name, n, n-old, slack)
+		case n < old-slack:
+			t.Logf("%s: %.0f instructions, %.0f fewer than before: make bench-vm UPDATE=yes keeps it so", name, n, old-n)
+		}
+	}
+	for name := range was {
+		if _, there := is[name]; !there {
+			t.Errorf("%s: did not run", name)
+		}
+	}
+}
