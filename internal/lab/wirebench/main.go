@@ -26,7 +26,15 @@ func main() {
 	rounds := flag.Int("rounds", 31, "rounds, of which the median is taken")
 	repeat := flag.Int("repeat", 300000, "packets a round")
 	only := flag.String("run", "", "measure only rows whose name, with what they are of before it, matches")
+	rings := flag.Bool("ring", false, "measure the ring of events instead")
 	flag.Parse()
+	if *rings {
+		if err := runRing(); err != nil {
+			fmt.Fprintln(os.Stderr, "wirebench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	pattern, err := regexp.Compile(*only)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "wirebench:", err)

@@ -64,6 +64,7 @@ type benchCase struct {
 	target, must float64        // ns above empty; 0: none
 	set          map[string]any // constants of the object
 	ring         uint32         // bytes of the ring for copies
+	events       uint32         // bytes of the ring for events; 0: as compiled
 	copied       bool           // they are read after each round, so that there is room
 }
 
@@ -200,6 +201,9 @@ func load(s subject, c benchCase) (*ebpf.Collection, error) {
 			return nil, err
 		}
 	}
+	if c.events > 0 {
+		spec.Maps["events"].MaxEntries = c.events
+	}
 	if c.ring > 0 {
 		spec.Maps["packets"].MaxEntries = c.ring
 	}
@@ -258,10 +262,8 @@ func perPacket(prog *ebpf.Program, c benchCase, pass uint32, repeat int) (float6
 // pin ties the thread to a CPU and keeps others and signals from it: the kernel ends a run when a
 // signal arrives.
 func pin(cpu int) error {
-	var set unix.CPUSet
-	set.Set(cpu)
-	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("pin to CPU %d: %w", cpu, err)
+	if err := pinTo(cpu); err != nil {
+		return err
 	}
 	// Ahead of everything else, or on a busy machine the thread is interrupted in mid-run and pays for
 	// cold caches. A run lasts some milliseconds.
@@ -274,6 +276,16 @@ func pin(cpu int) error {
 	}
 	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, nil); err != nil {
 		return fmt.Errorf("block signals: %w", err)
+	}
+	return nil
+}
+
+// pinTo ties the thread to a CPU, which it shares.
+func pinTo(cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("pin to CPU %d: %w", cpu, err)
 	}
 	return nil
 }
