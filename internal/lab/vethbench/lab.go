@@ -227,7 +227,11 @@ func (l *lab) measure(o observer, program string, size, packets int) (s sample, 
 	if err != nil {
 		return s, errors.Join(err, watch.kill())
 	}
+	if s.memory, err = watch.resident(); err != nil {
+		return s, errors.Join(err, watch.kill())
+	}
 	seen, err := watch.finish(packets)
+	s.began, s.ended = watch.began.Seconds(), watch.ended.Seconds()
 	s.kernel = float64(took.Nanoseconds()) / float64(packets)
 	s.tool = float64((after - before).Nanoseconds()) / float64(packets)
 	s.lost = float64(packets - seen)

@@ -40,6 +40,8 @@ func main() {
 type sample struct {
 	kernel, tool float64
 	lost         float64 // of the packets that the observer should have seen
+	memory       float64 // bytes
+	began, ended float64 // seconds until it was attached, and until it was gone
 }
 
 func run(program string, rounds, packets int) (err error) {
@@ -49,7 +51,7 @@ func run(program string, rounds, packets int) (err error) {
 	}
 	defer func() { err = errors.Join(err, lab.close()) }()
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "ns per packet above nothing\tkernel\tmin..max\ttool\tmin..max\ttogether\tof tcpdump's\tlost\t\n")
+	fmt.Fprintf(w, "ns per packet above nothing\tkernel\tmin..max\ttool\tmin..max\ttogether\tof tcpdump's\tlost\tMiB\ts to begin, to end\t\n")
 	for _, size := range sizes {
 		samples := map[string][]sample{}
 		for round := -1; round < rounds; round++ {
@@ -64,22 +66,25 @@ func run(program string, rounds, packets int) (err error) {
 			}
 		}
 		nothing := samples[observers[0].name]
-		fmt.Fprintf(w, "%d bytes, nothing: %.0f ns (%.2f Mpps)\t\t\t\t\t\t\t\t\n", size, median(kernelOf(nothing)), 1e3/median(kernelOf(nothing)))
+		fmt.Fprintf(w, "%d bytes, nothing: %.0f ns (%.2f Mpps)\t\t\t\t\t\t\t\t\t\t\n", size, median(kernelOf(nothing)), 1e3/median(kernelOf(nothing)))
 		reference := 0.0
 		for _, o := range observers[1:] {
 			of := samples[o.name]
-			var above, tool, lost []float64
+			var above, tool, lost, memory, began, ended []float64
 			for i, s := range of {
 				above = append(above, s.kernel-nothing[i].kernel)
 				tool = append(tool, s.tool)
+				memory = append(memory, s.memory/(1<<20))
+				began, ended = append(began, s.began), append(ended, s.ended)
 				lost = append(lost, 100*s.lost/float64(packets))
 			}
 			sum := median(above) + median(tool)
 			if reference == 0 {
 				reference = sum // tcpdump is the first
 			}
-			fmt.Fprintf(w, "%s\t%.0f\t%.0f..%.0f\t%.0f\t%.0f..%.0f\t%.0f\t1/%.1f\t%.1f %%\t\n", o.name, median(above), slices.Min(above), slices.Max(above),
-				median(tool), slices.Min(tool), slices.Max(tool), sum, reference/sum, median(lost))
+			fmt.Fprintf(w, "%s\t%.0f\t%.0f..%.0f\t%.0f\t%.0f..%.0f\t%.0f\t1/%.1f\t%.1f %%\t%.0f\t%.2f, %.2f\t\n", o.name, median(above), slices.Min(above), slices.Max(above),
+				median(tool), slices.Min(tool), slices.Max(tool), sum, reference/sum, median(lost), median(memory),
+				median(began), median(ended))
 		}
 	}
 	return w.Flush()

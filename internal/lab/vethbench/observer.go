@@ -72,6 +72,8 @@ type watch struct {
 	said *os.File
 	done chan error
 	link link.Link // of an empty program
+
+	began, ended time.Duration // until it was attached, and until it was gone
 }
 
 // start runs the observer on its CPU and waits until it sees packets.
@@ -97,6 +99,7 @@ func (o observer) start(l *lab, program string) (w *watch, err error) {
 	if w.said, err = os.Create(filepath.Join(w.dir, "said")); err != nil {
 		return nil, err
 	}
+	from := time.Now()
 	args := append([]string{"taskset", "-c", strconv.Itoa(toolCPU)}, o.command(l, program, w.dir)...)
 	w.cmd = exec.Command(args[0], args[1:]...)
 	w.cmd.Stdout, w.cmd.Stderr = w.said, w.said
@@ -105,9 +108,10 @@ func (o observer) start(l *lab, program string) (w *watch, err error) {
 	}
 	w.done = make(chan error, 1)
 	go func() { w.done <- w.cmd.Wait() }()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		_, file := os.Stat(filepath.Join(w.dir, o.ready))
 		if file == nil || strings.Contains(w.words(), o.ready) {
+			w.began = time.Since(from)
 			return w, nil
 		}
 		select {
@@ -154,6 +158,23 @@ func (w *watch) cpuTime() (time.Duration, error) {
 	return sum, nil
 }
 
+// resident is the memory that the observer has in use, in bytes.
+func (w *watch) resident() (float64, error) {
+	if w.cmd == nil {
+		return 0, nil
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(b), "VmRSS:")
+	var kib float64
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		return 0, fmt.Errorf("read the memory of %s: %w", w.name, err)
+	}
+	return kib * 1024, nil
+}
+
 // settled waits until the observer has worked off what it was given, and says what it has used.
 func (w *watch) settled() (time.Duration, error) {
 	const look, still = 100 * time.Millisecond, time.Millisecond
@@ -185,10 +206,12 @@ func (w *watch) finish(packets int) (int, error) {
 	for deadline := time.Now().Add(patience / 4); w.seen == nil && seen < packets && err == nil && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		seen, err = scrape()
 	}
+	from := time.Now()
 	if err := w.cmd.Process.Signal(os.Interrupt); err != nil {
 		return 0, fmt.Errorf("interrupt %s: %w", w.name, err)
 	}
 	<-w.done // the exit status of serve says whether it found something
+	w.ended = time.Since(from)
 	if w.seen != nil {
 		m := w.seen.FindStringSubmatch(w.words())
 		if m == nil {
