@@ -258,7 +258,7 @@ static __always_inline void account(const struct view *v, const struct cursor *c
 	 * has them fetched while others are on their way.
 	 */
 	seq = join(count->newest, v->seq);
-	guess = seq - count->newest - 2 < SEQ_HORIZON - 2;
+	guess = !cfg_offline && seq - count->newest - 2 < SEQ_HORIZON - 2;
 	if (guess) {
 		top = seq - 1;
 	} else {

@@ -5,6 +5,7 @@ package reader
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -142,10 +143,11 @@ func (r *Reader) fold(w ledger.WireSA) {
 }
 
 func sortedWire(byKey map[ledger.SAKey]ledger.WireSA) []ledger.WireSA {
-	out := make([]ledger.WireSA, 0, len(byKey))
-	for _, w := range byKey {
-		out = append(out, w)
+	// The keys are sorted and not the SAs, which are some ten times as long to move.
+	keys := slices.SortedFunc(maps.Keys(byKey), compareKeys)
+	out := make([]ledger.WireSA, len(keys))
+	for i, key := range keys {
+		out[i] = byKey[key]
 	}
-	slices.SortFunc(out, func(a, b ledger.WireSA) int { return compareKeys(a.Key, b.Key) })
 	return out
 }

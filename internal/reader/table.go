@@ -63,6 +63,7 @@ type Table struct {
 	noBatch bool
 	keys    []slotKey // scratch of Slots
 	values  []uint32
+	perCPU  []Count // scratch of Count
 }
 
 // OpenTable prepares to read the maps; they stay the caller's.
@@ -75,7 +76,7 @@ func OpenTable(m WireMaps) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open SA table: %w", err)
 	}
-	t := &Table{maps: m, cpus: cpus}
+	t := &Table{maps: m, cpus: cpus, perCPU: make([]Count, cpus)}
 	// Mapping saves a system call an SA. Where it is refused, look-ups do the same more slowly.
 	if mem, err := m.SAStates.Memory(); err == nil {
 		t.mem = mem
@@ -189,17 +190,16 @@ func (t *Table) readState(slot uint32, into *State, size int) error {
 
 // Count sums one slot's per-CPU counts, and says how many packets each CPU counted.
 func (t *Table) Count(slot uint32) (Count, map[int]uint64, error) {
-	perCPU := make([]Count, t.cpus)
-	if err := t.maps.SACounts.Lookup(slot, &perCPU); err != nil {
+	if err := t.maps.SACounts.Lookup(slot, &t.perCPU); err != nil {
 		return Count{}, nil, fmt.Errorf("read sa_counts slot %d: %w", slot, err)
 	}
 	cpus := map[int]uint64{}
-	for cpu, c := range perCPU {
+	for cpu, c := range t.perCPU {
 		if c.Packets > 0 {
 			cpus[cpu] = c.Packets
 		}
 	}
-	return Sum(perCPU, addCount), cpus, nil
+	return Sum(t.perCPU, addCount), cpus, nil
 }
 
 func addCount(dst *Count, c Count) {
