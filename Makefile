@@ -23,7 +23,7 @@ GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X xfrmscope/internal/cli.version=$(V
 
 export CGO_ENABLED := 0
 
-.PHONY: help build man install uninstall package generate check-generated demo test test-unit test-vm bench lint fmt clean deps-vm deps-test deps-generate deps-lint deps-package test-package lint-fast smoke-vm test-matrix test-matrix-quick test-arm64 kernels-page bench-vm
+.PHONY: help build man install uninstall package generate check-generated demo test test-unit test-vm bench lint fmt clean deps-vm deps-test deps-generate deps-lint deps-package test-package lint-fast smoke-vm test-matrix test-matrix-quick test-arm64 kernels-page bench-vm deps-bench
 
 ##@ Use
 help: ## Show this list
@@ -101,10 +101,15 @@ soak: deps-vm build ## Have serve watch loaded tunnels in a VM for DURATION (30m
 initramfs-vm: deps-vm ## Boot KERNEL with nothing but xfrmscope and a test, by the script that docs/ci.md shows
 	scripts/vm/initramfs $(KERNEL)
 
-bench: ## ns per packet of the wire program beside an empty one; packets per second of 'read'; cost per SA of sampling and scraping
+bench: deps-bench build ## What everything costs, as docs/performance.md tells it: some 8 minutes, as root, on an otherwise idle machine
 	$(GO) run ./internal/lab/wirebench
-	$(GO) test -run '^$$' -bench . ./internal/replay
-	$(GO) test -run '^$$' -bench 'Sample|Snapshot|Scrape' -benchtime 20x ./internal/reader ./internal/export
+	$(GO) run ./internal/lab/wirebench -ring
+	$(GO) run ./internal/lab/vethbench
+	$(GO) test -run '^$$' -bench 'HostDrop|AnyDrop|Inner' -benchtime 200000x -count 3 ./internal/bpfobj
+	$(GO) test -run '^$$' -bench Replay ./internal/replay
+	$(GO) test -run '^$$' -bench Tshark -benchtime 3x ./internal/replay
+	$(GO) test -run '^$$' -bench 'Sample|Snapshot' -benchtime 5x ./internal/reader
+	$(GO) test -run '^$$' -bench Scrape -benchtime 20x ./internal/export
 
 bench-vm: deps-vm ## Count each program's instructions for a packet in a VM, fail if it takes more than before (UPDATE=yes keeps the counts)
 	scripts/vm/bench $(if $(UPDATE),-u) 6.12
@@ -148,6 +153,8 @@ deps-vm:
 	scripts/deps vm
 deps-generate:
 	scripts/deps generate
+deps-bench:
+	scripts/deps bench
 deps-package:
 	scripts/deps package
 deps-lint:
