@@ -13,10 +13,12 @@ import (
 // learn of them here: from each reading of the database, and from announcements between two of them, since an SA's
 // first packets come within moments of it.
 
-// expected are SAs that were announced and that no reading of the database has shown yet.
+// expected are SAs that were announced: since the last reading of the database was made use of, and before. The
+// newer ones may be younger than a reading that is under way, which then does not show them.
 type expected struct {
-	mu   sync.Mutex
-	keys []ledger.SAKey
+	mu    sync.Mutex
+	newer []ledger.SAKey
+	older []ledger.SAKey
 }
 
 // Expect has room kept for an SA that was announced. It may be called from any goroutine, also while a snapshot
@@ -26,29 +28,31 @@ func (r *Reader) Expect(key ledger.SAKey) {
 		return
 	}
 	r.expected.mu.Lock()
-	r.expected.keys = append(r.expected.keys, key)
+	r.expected.newer = append(r.expected.newer, key)
 	r.expected.mu.Unlock()
 	r.table.know(key)
 }
 
-// learn brings the programs' list of SAs up to date: from those that were known to those that are.
-func (r *Reader) learn(before, now map[ledger.SAKey]bool) {
+// learn brings the programs' list of SAs up to date: from those that were known to those that are, of which some
+// have come.
+func (r *Reader) learn(before, now map[ledger.SAKey]bool, came []ledger.SAKey) {
 	if !r.table.maps.Keeps {
 		return
 	}
 	r.expected.mu.Lock()
-	announced := r.expected.keys
-	r.expected.keys = nil
+	settled := r.expected.older
+	r.expected.older, r.expected.newer = r.expected.newer, nil
 	r.expected.mu.Unlock()
-	for _, key := range announced {
+	for _, key := range settled {
 		if !now[key] {
 			r.table.forget(key) // it has come and gone
 		}
 	}
-	for key := range now {
-		if !before[key] {
-			r.table.know(key)
-		}
+	for _, key := range came {
+		r.table.know(key)
+	}
+	if len(before)+len(came) == len(now) {
+		return // nothing has gone
 	}
 	for key := range before {
 		if !now[key] {

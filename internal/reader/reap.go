@@ -51,10 +51,15 @@ func (r *Reader) reclaim(now time.Time, sad []ledger.SADEntry, force bool) error
 	if sad != nil {
 		before := r.reap.known
 		r.reap.known = make(map[ledger.SAKey]bool, len(sad))
-		for _, sa := range sad {
-			r.reap.known[sa.Key] = true
+		var came []ledger.SAKey
+		for i := range sad {
+			key := sad[i].Key
+			r.reap.known[key] = true
+			if !before[key] {
+				came = append(came, key)
+			}
 		}
-		r.learn(before, r.reap.known)
+		r.learn(before, r.reap.known, came)
 	}
 	errs := []error{r.finish(now)}
 	used, size := len(r.live), r.table.open()
