@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -36,16 +35,16 @@ type wireHook struct {
 
 // follower hears the kernel announce devices.
 type follower struct {
-	conn  *netlink.Conn
-	done  chan struct{}
-	mu    sync.Mutex // of the deadline: whoever ends the following has the last word
-	ended atomic.Bool
+	conn *netlink.Conn
+	done chan struct{}
+	mu   sync.Mutex    // of the deadline: whoever ends the following has the last word
+	stop chan struct{} // closed: the end
 }
 
 // Follow keeps the wire hooks where they belong while devices come and go, until the returned closer is
 // closed, which has to come before the set's own Close. Hooks tells what holds at the moment.
 func (s *Set) Follow() (io.Closer, error) {
-	f := &follower{done: make(chan struct{})}
+	f := &follower{done: make(chan struct{}), stop: make(chan struct{})}
 	err := s.ns.Do(func() (err error) {
 		f.conn, err = netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Groups: unix.RTMGRP_LINK})
 		return err
@@ -61,7 +60,7 @@ func (s *Set) Follow() (io.Closer, error) {
 func (f *follower) Close() error {
 	// A deadline in the past wakes who waits for an announcement.
 	f.mu.Lock()
-	f.ended.Store(true)
+	close(f.stop)
 	err := f.conn.SetReadDeadline(time.Unix(1, 0))
 	f.mu.Unlock()
 	<-f.done
@@ -78,7 +77,7 @@ func (s *Set) follow(f *follower) {
 		}
 		messages, heard := f.conn.Receive()
 		switch {
-		case f.ended.Load():
+		case f.ended():
 			return
 		case errors.Is(heard, os.ErrDeadlineExceeded):
 			f.wake(time.Time{})
@@ -90,7 +89,20 @@ func (s *Set) follow(f *follower) {
 		}
 		err = s.refresh()
 		// What is announced meanwhile waits in the socket.
-		time.Sleep(followPause)
+		select {
+		case <-f.stop:
+			return
+		case <-time.After(followPause):
+		}
+	}
+}
+
+func (f *follower) ended() bool {
+	select {
+	case <-f.stop:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -98,7 +110,7 @@ func (s *Set) follow(f *follower) {
 func (f *follower) wake(at time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.ended.Load() {
+	if !f.ended() {
 		_ = f.conn.SetReadDeadline(at) // fails on a closed socket alone
 	}
 }
