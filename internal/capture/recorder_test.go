@@ -19,6 +19,7 @@ import (
 
 	"xfrmscope/internal/bpfobj"
 	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/private"
 )
 
 var everywhere = map[bpfobj.PacketPoint]bool{bpfobj.PacketWireIn: true, bpfobj.PacketWireOut: true, bpfobj.PacketDecrypted: true,
@@ -263,5 +264,37 @@ func TestFullDisk(t *testing.T) {
 	s := r.Stats()
 	if len(failed) != 1 || len(s.Files) != 1 || s.Files[0].Packets != 2 || s.Files[0].Trigger != "two" || s.Interfaces[0].Written != 2 {
 		t.Errorf("after the next trigger: %+v, errors %v", s, failed)
+	}
+}
+
+// TestFileIsPrivate: a file that others could read is made private and emptied, and a link leads nowhere.
+func TestFileIsPrivate(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "wide.pcapng")
+	if err := os.WriteFile(path, bytes.Repeat([]byte("old"), 1<<16), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link.pcapng")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	one := interfaces(&Source{Points: everywhere}, &Options{})
+	out := &output{opts: &Options{Path: link}, ifs: one}
+	if err := out.open(time.Now(), "", nil); !errors.Is(err, private.ErrLink) {
+		t.Errorf("a link: %v", err)
+	}
+	out = &output{opts: &Options{Path: path}, ifs: one}
+	if err := out.open(time.Now(), "", nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.abandon(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || bytes.Contains(text, []byte("old")) {
+		t.Errorf("what was there is in the capture: %d bytes, %v", len(text), err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info, err)
 	}
 }
