@@ -25,7 +25,14 @@ const nobody = 65534
 const caseVariable = "PRIVILEGE_TEST_CASE"
 
 func TestMain(m *testing.M) {
-	if name := os.Getenv(caseVariable); name != "" {
+	switch name := os.Getenv(caseVariable); name {
+	case "":
+	case hiding:
+		HideMemory()
+		dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+		fmt.Println(dumpable, err, readsOwnDescriptors())
+		os.Exit(0)
+	default:
 		os.Exit(child(name))
 	}
 	os.Exit(m.Run())
@@ -142,6 +149,25 @@ func TestDrop(t *testing.T) {
 			wantSets(t, status, map[string]uint64{"CapEff": want, "CapPrm": want, "CapInh": 0, "CapAmb": 0})
 		}
 	})
+}
+
+const hiding = "hiding"
+
+// TestHideMemory: hidden as far as the process still gets at what is its own.
+func TestHideMemory(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env, cmd.Stderr = append(os.Environ(), caseVariable+"="+hiding), os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The other way, and only before Linux 5.14: shown, with what is its own.
+	if got := string(out); got != "0 <nil> <nil>\n" && got != "1 <nil> <nil>\n" {
+		t.Errorf("dumpable, and whether its descriptors can be read: %s", got)
+	}
+	if os.Getuid() == 0 && !strings.HasPrefix(string(out), "0 ") {
+		t.Errorf("root's memory is not hidden: %s", out)
+	}
 }
 
 // statuses are those of the child's threads and of the program that it started.

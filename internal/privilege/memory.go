@@ -2,8 +2,33 @@
 
 package privilege
 
-import "golang.org/x/sys/unix"
+import (
+	"errors"
+	"fmt"
+	"os"
 
-// HideMemory keeps this process's memory out of core dumps, and from other processes of the same user. Where even that
-// is forbidden nothing can be done about it, and nothing else depends on it.
-func HideMemory() { _ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+	"golang.org/x/sys/unix"
+)
+
+// HideMemory keeps this process's memory out of core dumps, and from other processes of the same user. It also gives
+// the process's files below /proc to root, which before Linux 5.14 takes those of its own descriptors from whoever is
+// not root; the sizes of maps are read there, so then all stays as it was. Nothing depends on it.
+func HideMemory() {
+	before, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil || unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) != nil {
+		return
+	}
+	if readsOwnDescriptors() != nil {
+		_ = unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(before), 0, 0, 0)
+	}
+}
+
+func readsOwnDescriptors() (err error) {
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	_, err = os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", f.Fd()))
+	return err
+}
