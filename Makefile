@@ -137,7 +137,7 @@ lint: lint-fast deps-generate deps-lint ## gofmt, vet, staticcheck, who may impo
 	clang-format-19 --dry-run --Werror $(C_FILES)
 
 .PHONY: vuln
-vuln: ## Known vulnerabilities in what is linked in (govulncheck; wants to reach vuln.go.dev)
+vuln: ## Known vulnerabilities in what is linked in (govulncheck, which fetches the database of them)
 	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
 fmt: deps-generate ## Format Go and C
