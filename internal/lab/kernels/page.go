@@ -76,7 +76,7 @@ func (p *page) table(head string, names []string, cell func(name string, r Recor
 	}
 	p.line("")
 	for i, reason := range p.reasons {
-		p.line("[%d] %s  ", i+1, reason)
+		p.line("[%d] `%s`  ", i+1, reason)
 	}
 	if len(p.reasons) > 0 {
 		p.line("")

@@ -38,11 +38,11 @@ func againstStrongSwan(t *testing.T, mode string) {
 	right.start(t, left)
 
 	left.swanctl(t, "--initiate", "--child", "child")
-	left.ping(t, right, 40)
+	sent := left.ping(t, right, 40)
 	for range 2 {
 		left.swanctl(t, "--rekey", "--child", "child")
 		time.Sleep(500 * time.Millisecond) // the responder begins to use the new SA when the old one is deleted
-		left.ping(t, right, 25)
+		sent += left.ping(t, right, 25)
 	}
 	const keepalives = 3
 	for range keepalives {
@@ -59,8 +59,8 @@ func againstStrongSwan(t *testing.T, mode string) {
 	if n := len(want.Streams); n != 6 {
 		t.Errorf("the capture has %d SAs, want 6: three generations in two directions: %v", n, want.Streams)
 	}
-	if n := want.Classes["in"]["esp_udp"]; n != 90 {
-		t.Errorf("the capture has %d inbound ESP packets, 90 pings were sent", n)
+	if n := want.Classes["in"]["esp_udp"]; n < 90 || n > int64(sent) {
+		t.Errorf("the capture has %d inbound ESP packets, %d pings were sent and 90 answered", n, sent)
 	}
 	if n := want.Classes["in"]["keepalive"]; n != keepalives {
 		t.Errorf("the capture has %d keepalives, %d were sent", n, keepalives)
