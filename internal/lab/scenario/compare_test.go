@@ -102,45 +102,12 @@ var losingPairs = []losing{
 // is known, too.
 func TestCompare(t *testing.T) {
 	tunnel.Need(t)
-	var rules []inject.Rule
-	for i, p := range losingPairs {
-		for _, r := range p.rules {
-			r.SPI = tunnel.FirstSPIAtoB + uint32(i)
-			rules = append(rules, r)
-			r.Direction, r.SPI = inject.BtoA, tunnel.FirstSPIBtoA+uint32(i)
-			rules = append(rules, r)
-		}
-	}
-	b := raise(t, tunnel.Options{Hosts: true, Pairs: len(losingPairs)}, func(*tunnel.Tunnel) error { return nil }, rules)
+	b := raise(t, tunnel.Options{Hosts: true, Pairs: len(losingPairs)}, func(*tunnel.Tunnel) error { return nil }, pathRules(losingPairs))
 	ends := map[string]*tunnel.Gateway{"A": b.tunnel.A, "B": b.tunnel.B}
 	b.losePackets(ends)
 
-	stage := stages(t)
-	dir := t.TempDir()
-	fileA, fileB := filepath.Join(dir, "a.xsr"), filepath.Join(dir, "b.xsr")
-	// Loading takes the longest, and who follows TCP inside the tunnels is of no account here.
-	atA, atB := start(t, b.tunnel.A, "record", "--no-inner", "-o", fileA), start(t, b.tunnel.B, "record", "--no-inner", "-o", fileB)
-	atA.await(t)
-	atB.await(t)
-	stage("both record")
-	for range comparedEach / 8 {
-		for i := range losingPairs {
-			b.send(b.tunnel.AtoB[i], 8)
-			b.send(b.tunnel.BtoA[i], 8)
-		}
-	}
-	b.settle()
-	stage("all packets are sent")
-	// A snapshot of each sender has its last number, and the receiver's last one is a horizon after that.
-	grown(t, fileA, 3)
-	grown(t, fileB, 3)
-	time.Sleep(horizon)
-	atA.end(t)
-	atB.end(t)
-	stage("both recordings are closed")
-
+	fileA, fileB := b.recordBoth(len(losingPairs))
 	d, exit := compareFiles(t, fileA, fileB)
-	stage("compared")
 	if exit != 1 {
 		t.Errorf("exit code %d, want 1: packets were lost", exit)
 	}
@@ -171,6 +138,73 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s: place %q, want %q; all: %v", key, found[key], place, found)
 		}
 	}
+}
+
+// TestCompareOverUDP does the same with what the path alone can do, over IPv6 and in UDP.
+func TestCompareOverUDP(t *testing.T) {
+	tunnel.Need(t)
+	var pairs []losing
+	for _, p := range losingPairs {
+		if p.nft == "" && !p.tc {
+			pairs = append(pairs, p)
+		}
+	}
+	b := raise(t, tunnel.Options{Family: 6, UDP: true, Pairs: len(pairs)}, func(*tunnel.Tunnel) error { return nil }, pathRules(pairs))
+	fileA, fileB := b.recordBoth(len(pairs))
+	d, exit := compareFiles(t, fileA, fileB)
+	if exit != 1 || len(d.SAs) != 2*len(pairs) || len(d.Unmatched) != 0 {
+		t.Fatalf("exit code %d, %d SAs of %d; unmatched %v", exit, len(d.SAs), 2*len(pairs), d.Unmatched)
+	}
+	for i, p := range pairs {
+		b.checkLosing(t, d, p, b.tunnel.AtoB[i], "A", "B")
+		b.checkLosing(t, d, p, b.tunnel.BtoA[i], "B", "A")
+	}
+	if c := d.Clock; c.From != "packets" || c.Offset == nil || math.Abs(*c.Offset) > *c.Uncertainty {
+		t.Errorf("one clock is compared with itself: %+v", c)
+	}
+}
+
+// pathRules are the faults of the path, both ways.
+func pathRules(pairs []losing) (rules []inject.Rule) {
+	for i, p := range pairs {
+		for _, r := range p.rules {
+			r.SPI = tunnel.FirstSPIAtoB + uint32(i)
+			rules = append(rules, r)
+			r.Direction, r.SPI = inject.BtoA, tunnel.FirstSPIBtoA+uint32(i)
+			rules = append(rules, r)
+		}
+	}
+	return rules
+}
+
+// recordBoth records both gateways while so many pairs carry comparedEach packets each way.
+func (b *bench) recordBoth(pairs int) (fileA, fileB string) {
+	t := b.t
+	t.Helper()
+	stage := stages(t)
+	dir := t.TempDir()
+	fileA, fileB = filepath.Join(dir, "a.xsr"), filepath.Join(dir, "b.xsr")
+	// Loading takes the longest, and who follows TCP inside the tunnels is of no account here.
+	atA, atB := start(t, b.tunnel.A, "record", "--no-inner", "-o", fileA), start(t, b.tunnel.B, "record", "--no-inner", "-o", fileB)
+	atA.await(t)
+	atB.await(t)
+	stage("both record")
+	for range comparedEach / 8 {
+		for i := range pairs {
+			b.send(b.tunnel.AtoB[i], 8)
+			b.send(b.tunnel.BtoA[i], 8)
+		}
+	}
+	b.settle()
+	stage("all packets are sent")
+	// A snapshot of each sender has its last number, and the receiver's last one is a horizon after that.
+	grown(t, fileA, 3)
+	grown(t, fileB, 3)
+	time.Sleep(horizon)
+	atA.end(t)
+	atB.end(t)
+	stage("both recordings are closed")
+	return fileA, fileB
 }
 
 // grown waits until a recording has been added to so many times: once may be what had waited to be written,
