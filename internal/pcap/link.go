@@ -106,7 +106,7 @@ func etherOfFamily(family uint32) uint16 {
 // packet shorter than its own link header becomes an empty frame, which the wire program counts as
 // malformed.
 func (t LinkType) frame(buf []byte, at int) (start int) {
-	s, ok := shapes[t]
+	s, ok := t.shape()
 	if !ok { // Ethernet
 		return at
 	}
@@ -122,13 +122,23 @@ func (t LinkType) frame(buf []byte, at int) (start int) {
 
 // grown is how much longer a packet became by turning it into an Ethernet frame.
 func (t LinkType) grown() int {
-	if s, ok := shapes[t]; ok {
+	if s, ok := t.shape(); ok {
 		return etherHeader - s.header
 	}
 	return 0
 }
 
 func (t LinkType) known() bool {
-	_, ok := shapes[t]
+	_, ok := t.shape()
 	return ok || t == LinkEthernet
+}
+
+// shape is what is to be done to a packet. Ethernet has none, and most packets are of it: they are spared
+// the map.
+func (t LinkType) shape() (shape, bool) {
+	if t == LinkEthernet {
+		return shape{}, false
+	}
+	s, ok := shapes[t]
+	return s, ok
 }
