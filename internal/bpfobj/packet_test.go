@@ -13,7 +13,6 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/google/go-cmp/cmp"
 
@@ -375,65 +374,5 @@ func TestPacketSecondDecoder(t *testing.T) {
 		if met[class] == 0 {
 			t.Errorf("no packet of class %s: %v", class, met)
 		}
-	}
-}
-
-// BenchmarkPacket measures what copying costs a packet on the wire, beside a program that does nothing.
-func BenchmarkPacket(b *testing.B) {
-	esp := packet.Eth().IPv4("192.0.2.1", "192.0.2.2").ESP(0x1001, 1, 1400).Frame().Data
-	tcp := packet.Eth().IPv4("192.0.2.1", "192.0.2.2").TCP(80, 1024).Frame().Data
-	b.Run("empty", func(b *testing.B) {
-		needBPF(b)
-		prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "Dual BSD/GPL",
-			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		defer prog.Close()
-		var total time.Duration
-		var n int
-		for b.Loop() {
-			_, d, err := prog.Benchmark(esp, 400000, nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			total += d
-			n++
-		}
-		b.ReportMetric(float64(total.Nanoseconds())/float64(n), "ns/packet")
-	})
-	for _, c := range []struct {
-		name   string
-		frame  []byte
-		config PacketConfig
-	}{
-		{"not IPsec", tcp, PacketConfig{}},
-		{"ESP, not chosen", esp, PacketConfig{BySPI: true}},
-		{"ESP, ring full", esp, PacketConfig{RingBytes: 64 << 10}},
-		{"ESP, headers", esp, PacketConfig{RingBytes: 512 << 20}},
-		{"ESP, whole", esp, PacketConfig{Snaplen: PacketSnapMax, RingBytes: 1 << 30}},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			p := loadTape(b, c.config)
-			prog := p.Programs["packet_ingress"]
-			// As many as the large ring holds; the number never changes, so each is a duplicate.
-			const runs = 400000
-			var total time.Duration
-			var n int
-			for b.Loop() {
-				_, d, err := prog.Benchmark(c.frame, runs, nil)
-				if err != nil {
-					b.Fatal(err)
-				}
-				total += d
-				n++
-				b.StopTimer()
-				for p.ring.AvailableBytes() > 64<<10 {
-					p.drain()
-				}
-				b.StartTimer()
-			}
-			b.ReportMetric(float64(total.Nanoseconds())/float64(n), "ns/packet")
-		})
 	}
 }

@@ -18,8 +18,8 @@ import (
 // A count may be so much above what it was: the kernel's own tables are hashed by addresses and secrets
 // that differ from boot to boot, so what they cost is not quite the same.
 const (
-	tolerance      = 0.02
-	toleranceLeast = 6 // instructions
+	tolerance      = 0.03
+	toleranceLeast = 8 // instructions
 )
 
 // kernelSeries is the running kernel's series, as in 6.12.
