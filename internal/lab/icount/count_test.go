@@ -33,26 +33,19 @@ type scene struct {
 	name    string
 	options probe.Options
 	deny    func(*probe.Capabilities)
-	tunnel  tunnel.Options
 	sender  bool // observe gateway A, which sends; else B, which receives
 	twice   bool // every packet comes twice
 }
 
-var (
-	everything = probe.Options{Latency: true, Packets: &probe.PacketOptions{RingBytes: 64 << 20}}
-	noFentry   = func(c *probe.Capabilities) { c.Fentry = ebpf.ErrNotSupported }
-)
+var everything = probe.Options{Latency: true, Packets: &probe.PacketOptions{RingBytes: 64 << 20}}
 
+// scenes are few, because verifying the programs is most of what the machine does in them. The twins that
+// are kprobes do the same as the programs that are counted.
 var scenes = []scene{
 	{name: "in", options: everything},
-	{name: "in-udp", options: everything, tunnel: tunnel.Options{UDP: true}},
-	{name: "in-ipv6", options: everything, tunnel: tunnel.Options{Family: 6}},
-	{name: "in-transport", options: everything, tunnel: tunnel.Options{Mode: tunnel.TransportMode}},
 	{name: "in-tc", options: probe.Options{Mode: probe.ModeTC, WireOnly: true}},
 	{name: "in-spinlock", options: probe.Options{WireOnly: true}, deny: func(c *probe.Capabilities) { c.Atomics = ebpf.ErrNotSupported }},
-	{name: "in-kprobe", options: everything, deny: noFentry},
 	{name: "out", options: everything, sender: true},
-	{name: "out-kprobe", options: everything, deny: noFentry, sender: true},
 	{name: "replay", options: probe.Options{}, twice: true},
 	{name: "replay-drops", options: probe.Options{Drops: &bpfobj.DropsConfig{HasReason: true}}, twice: true},
 }
@@ -114,7 +107,7 @@ func needCounting(t *testing.T) {
 // count runs the scene and returns the instructions of a run of each program, the median of all rounds.
 func (s scene) count(t *testing.T) map[string]float64 {
 	t.Helper()
-	tun, err := tunnel.Build(s.tunnel)
+	tun, err := tunnel.Build(tunnel.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
