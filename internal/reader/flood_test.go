@@ -123,7 +123,7 @@ func TestFlood(t *testing.T) {
 		t.Errorf("%d packets of class esp, want %d", got, want)
 	}
 	// Each stranger had a slot of its own, has one still, or found none.
-	in := uint64(len(r.live) - len(known))
+	in := uint64(r.used - len(known))
 	full := snap.Self.Lost["sa_table_full"]
 	if snap.Self.Evicted+in+full != strangers || in > slots-slots/8 {
 		t.Errorf("%d strangers were given up, %d are in the table, %d found it full: want %d altogether", snap.Self.Evicted, in, full, strangers)

@@ -70,9 +70,10 @@ type Reader struct {
 	names *Names
 
 	mu       sync.Mutex
-	table    *Table // nil: wire not observed
-	slots    []Slot // scratch
-	live     map[uint32]*slotRecord
+	table    *Table        // nil: wire not observed
+	slots    []Slot        // scratch
+	live     []*slotRecord // by slot, in whose order their states lie in memory; nil: unused
+	used     int           // how many are not
 	reap     reaper
 	tables   []Aging // that make room
 	peers    map[peerKey]*peerTrack
@@ -119,7 +120,7 @@ func New(src Source, opts Options) (*Reader, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	r := &Reader{src: src, opts: opts, names: names, live: make(map[uint32]*slotRecord)}
+	r := &Reader{src: src, opts: opts, names: names}
 	r.peers, r.beaten = make(map[peerKey]*peerTrack), make(map[ledger.KeepaliveReading]uint64)
 	r.reap.folded = make(map[ledger.SAKey]ledger.WireSA)
 	r.tables = r.aging()
@@ -136,6 +137,7 @@ func New(src Source, opts Options) (*Reader, error) {
 		if r.table, err = OpenTable(*src.Wire); err != nil {
 			return nil, err
 		}
+		r.live = make([]*slotRecord, r.table.Cap())
 	}
 	return r, nil
 }
@@ -184,9 +186,13 @@ func (r *Reader) eachState(now time.Time, read func(uint32) (*State, error), fn 
 		if rec == nil {
 			rec = &slotRecord{slot: slot, changed: now}
 			r.live[slot.Index] = rec
+			r.used++
 		}
 	}
 	for _, rec := range r.live {
+		if rec == nil {
+			continue
+		}
 		s, err := read(rec.slot.Index)
 		if err != nil {
 			return err
@@ -228,7 +234,9 @@ func (r *Reader) Snapshot(ctx context.Context, dump func(context.Context) (Dump,
 	}
 	if r.table != nil {
 		for _, rec := range r.live {
-			rec.hasFirst = false
+			if rec != nil {
+				rec.hasFirst = false
+			}
 		}
 		if err := r.eachState(r.opts.Now(), r.table.Head, func(rec *slotRecord, s *State) {
 			rec.before, rec.hasFirst = s.packets(), true
@@ -264,7 +272,7 @@ func (r *Reader) readWire(snap *ledger.Snapshot) error {
 	if r.table == nil {
 		return nil
 	}
-	byKey := make(map[ledger.SAKey]ledger.WireSA, len(r.live)+len(r.reap.folded))
+	byKey := make(map[ledger.SAKey]ledger.WireSA, r.used+len(r.reap.folded))
 	for key, w := range r.reap.folded {
 		byKey[key] = w
 	}

@@ -62,7 +62,7 @@ func (r *Reader) reclaim(now time.Time, sad []ledger.SADEntry, force bool) error
 		r.learn(before, r.reap.known, came)
 	}
 	errs := []error{r.finish(now)}
-	used, size := len(r.live), r.table.open()
+	used, size := r.used, r.table.open()
 	idle := r.opts.Idle
 	switch {
 	case force:
@@ -89,7 +89,7 @@ func (r *Reader) reclaim(now time.Time, sad []ledger.SADEntry, force bool) error
 func (r *Reader) silent(now time.Time, idle time.Duration) []*slotRecord {
 	var out []*slotRecord
 	for _, rec := range r.live {
-		if rec.retired.IsZero() && rec.valid && now.Sub(rec.changed) >= idle && !r.reap.known[rec.key] {
+		if rec != nil && rec.retired.IsZero() && rec.valid && now.Sub(rec.changed) >= idle && !r.reap.known[rec.key] {
 			out = append(out, rec)
 		}
 	}
@@ -102,10 +102,11 @@ func (r *Reader) silent(now time.Time, idle time.Duration) []*slotRecord {
 // finish folds the slots whose grace is over and puts them back.
 func (r *Reader) finish(now time.Time) error {
 	var errs []error
-	for index, rec := range r.live {
-		if rec.retired.IsZero() || now.Sub(rec.retired) < r.opts.Grace {
+	for _, rec := range r.live {
+		if rec == nil || rec.retired.IsZero() || now.Sub(rec.retired) < r.opts.Grace {
 			continue
 		}
+		index := rec.slot.Index
 		s, err := r.table.State(index)
 		if err != nil {
 			errs = append(errs, err)
@@ -120,7 +121,8 @@ func (r *Reader) finish(now time.Time) error {
 			errs = append(errs, err)
 			continue
 		}
-		delete(r.live, index)
+		r.live[index] = nil
+		r.used--
 		if rec.over && s.packets() == rec.packets {
 			continue // it was silent to the end
 		}
