@@ -227,13 +227,8 @@ func (s *session) watch(ctx context.Context, d time.Duration) error {
 	return s.reader.Run(ctx)
 }
 
-// each watches like watch, and hands fn the ledger's report now, after every interval and at the end, which
+// steps watches like watch, and calls fn after each snapshot: now, after every interval and at the end, which
 // comes even where the context has ended.
-func (s *session) each(ctx context.Context, d, interval time.Duration, fn func(ledger.Report) error) error {
-	return s.steps(ctx, d, interval, func() error { return fn(s.ledger.Report()) })
-}
-
-// steps is each for who wants the snapshots and not always a report: fn comes after each one is taken.
 func (s *session) steps(ctx context.Context, d, interval time.Duration, fn func() error) error {
 	if err := s.observe(ctx); err != nil {
 		return err
