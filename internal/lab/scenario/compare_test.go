@@ -304,6 +304,7 @@ func compareFiles(t *testing.T, a, b string) (comparison, int) {
 	if err := json.Unmarshal(stdout.Bytes(), &d); err != nil {
 		t.Fatalf("read comparison: %v\n%s", err, stdout.Bytes())
 	}
+	valid(t, "compare", stdout.Bytes())
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("comparison:\n%s", stdout.Bytes())

@@ -46,6 +46,7 @@ func traceEvents(t *testing.T, x *tool) (events []traceEvent) {
 		if err := json.Unmarshal(line, &e); err != nil {
 			t.Fatalf("%v: %s", err, line)
 		}
+		valid(t, "trace", line)
 		events = append(events, e)
 	}
 	return events
