@@ -30,7 +30,7 @@ var apart = []string{"check", "compare", "ike", "ledger", "pcap", "private", "pr
 var keepers = map[string][]string{
 	"github.com/spf13/cobra":                 {"cli", "cmd/xfrmscope-docs"},
 	"github.com/cilium/ebpf":                 {"bpfobj", "capture", "cli", "drops", "kernel", "probe", "reader", "replay"},
-	"github.com/mdlayher/netlink":            {"xfrm"},
+	"github.com/mdlayher/netlink":            {"probe", "xfrm"},
 	"github.com/vishvananda/netlink":         {"cli", "host", "mtu", "probe"},
 	"github.com/google/nftables":             {"netfilter"},
 	"github.com/safchain/ethtool":            {"host"},
