@@ -61,9 +61,9 @@ struct {
 } free_slots SEC(".maps");
 
 /*
- * Anybody can invent SPIs and fill the table; the SAs that a rekey brings must find room nevertheless. So user
- * space may set slots aside in kept_slots, for the SAs in known_sas: those that the kernel's own database has,
- * under the key's probe 0.
+ * Anybody can invent SPIs and fill the table; the SAs that a rekey brings must find room nevertheless. So
+ * user space may set slots aside in kept_slots, for the SAs in known_sas: those that the kernel's own
+ * database has, under the key's probe 0.
  */
 #define KEPT_SHARE 8
 
