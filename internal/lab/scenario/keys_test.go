@@ -115,7 +115,7 @@ func (p *planted) memory(t *testing.T, pid int) (found []string, searched int64)
 	const step, overlap = 4 << 20, 256
 	buf := make([]byte, step+overlap)
 	for line := range strings.Lines(string(maps)) {
-		var from, to int64
+		var from, to uint64
 		var mode string
 		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil {
 			t.Fatalf("%q: %v", line, err)
@@ -124,7 +124,7 @@ func (p *planted) memory(t *testing.T, pid int) (found []string, searched int64)
 			continue
 		}
 		for at := from; at < to; at += step {
-			n, err := mem.ReadAt(buf[:min(to-at, step+overlap)], at)
+			n, err := mem.ReadAt(buf[:min(to-at, step+overlap)], int64(at))
 			if err != nil && !errors.Is(err, unix.EIO) && !errors.Is(err, io.EOF) { // maps of BPF, and files that are shorter
 				t.Fatalf("read memory at %x: %v", at, err)
 			}
