@@ -9,6 +9,11 @@
  * between to `holes`; who cannot, because a higher number is there, takes one hole away. Summed up,
  * holes = (numbers from first to highest) - (packets that raised it) - (packets that did not), in
  * whatever order the CPUs come.
+ *
+ * A CPU may join a number by what it last raised `highest` to itself, instead of reading it. That is never
+ * above the true one, and the number is taken so only if it lies at most a window further on. So either it
+ * was joined rightly, or `highest` has since passed it by more than a window: then its block is older than
+ * all in the window, the bit set in it means nothing, and the number is settled again (MARK_AGAIN).
  */
 #ifndef XFRMSCOPE_WINDOW_H
 #define XFRMSCOPE_WINDOW_H
