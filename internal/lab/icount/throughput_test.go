@@ -33,6 +33,7 @@ type observer struct {
 var observers = []observer{
 	{name: "nothing"},
 	{"serve", live("serve", "--listen", "127.0.0.1:0"), "ready"},
+	{"serve --no-inner", live("serve", "--no-inner", "--listen", "127.0.0.1:0"), "ready"},
 	{"watch --plain", live("watch", "--plain"), "ready"},
 	{"capture", live("capture", "--write", "copies.pcapng"), "ready"},
 	{"tcpdump -w", func(_ string, g *tunnel.Gateway) []string {
