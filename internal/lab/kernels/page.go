@@ -230,7 +230,7 @@ program is declined another serves its hook, or the table of hooks has the price
 
 func (p *page) ways(x Program) string {
 	if x.Declined != "" {
-		return "– " + p.because(x.Declined)
+		return "– " + p.because(strings.TrimPrefix(x.Declined, "program "+x.Name+": "))
 	}
 	var held []string
 	for _, w := range x.Ways {
