@@ -65,7 +65,13 @@ func TestInstructions(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		t.Logf("COUNT %s %.0f", name, counts[name])
 	}
-	compare(t, baseline(t), counts)
+	worse, better := compare(baseline(t), counts)
+	for _, line := range better {
+		t.Log(line)
+	}
+	for _, line := range worse {
+		t.Error(line)
+	}
 }
 
 // straight is how many instructions, one after the other, tell what the clock counts.
