@@ -99,7 +99,7 @@ func others(ts *testscript.TestScript, pid string, keep uint64) string {
 		for _, want := range []struct {
 			set  string
 			caps uint64
-		}{{"CapEff", keep}, {"CapPrm", keep}, {"CapBnd", keep}, {"CapInh", 0}, {"CapAmb", 0}} {
+		}{{"CapEff", keep}, {"CapPrm", keep}, {"CapInh", 0}, {"CapAmb", 0}} {
 			if !strings.Contains(string(status), fmt.Sprintf("\n%s:\t%016x\n", want.set, want.caps)) {
 				return fmt.Sprintf("%s:\n%s", path, status)
 			}

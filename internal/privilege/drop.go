@@ -26,8 +26,8 @@ type Need struct {
 	Try func() error
 }
 
-// Drop gives up every capability but the needed ones, in all threads, and what could bring one back: the bounding and
-// inheritable sets, the ambient one and programs with privileges of their own. There is no way back; a command that
+// Drop gives up every capability but the needed ones, in all threads, and what could bring one back: the inheritable and
+// the ambient set, and programs with privileges of their own, from which the bounding set has nothing to give then. There is no way back; a command that
 // is to have what the user has must have been started before. An error says what could not be given up.
 func Drop(needs ...Need) error {
 	have, err := read()
@@ -41,12 +41,9 @@ func Drop(needs ...Need) error {
 			errs = append(errs, fmt.Errorf("%s: %w", what, err))
 		}
 	}
+	defer alone()()
 	give("forbid programs with privileges of their own", everywhere(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1))
-	give("clear the ambient set", everywhere(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL))
-	// The bounding set can be lowered by those only who may set capabilities at all.
-	if have.effective&bit(unix.CAP_SETPCAP) != 0 {
-		give("lower the bounding set", lowerBounding(keep))
-	}
+	// What is not inheritable the kernel takes out of the ambient set as well.
 	header, data := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, words(sets{effective: keep, permitted: keep})
 	give("drop capabilities", everywhere(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data[0]))))
 	runtime.KeepAlive(&data)
@@ -92,24 +89,12 @@ func remainder(have sets, needs []Need) (keep uint64) {
 	return <-done
 }
 
-// lowerBounding takes everything out of the bounding set but what is kept.
-func lowerBounding(keep uint64) error {
-	for c := range 64 {
-		in, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(c), 0, 0, 0)
-		if errors.Is(err, unix.EINVAL) {
-			return nil // the kernel knows no more
-		}
-		if err != nil {
-			return err
-		}
-		if in == 0 || keep&bit(c) != 0 {
-			continue
-		}
-		if err := everywhere(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c)); err != nil {
-			return err
-		}
-	}
-	return nil
+// alone has goroutines run one at a time until the returned function is called. To reach all threads Go stops them, and
+// Go 1.26 waits for ever, now and then, for one that goes into a blocking system call at that moment (a reader of a
+// ring buffer does, each time that it is reached). While one goroutine has the only processor, no other does.
+func alone() (end func()) {
+	before := runtime.GOMAXPROCS(1)
+	return func() { runtime.GOMAXPROCS(before) }
 }
 
 // everywhere makes a system call on every thread.

@@ -133,11 +133,11 @@ func TestDrop(t *testing.T) {
 				want |= bit(n)
 			}
 			for _, status := range statuses(t, name, dir, nil) {
-				wantSets(t, status, map[string]uint64{"CapEff": want, "CapPrm": want, "CapBnd": want, "CapInh": 0, "CapAmb": 0})
+				wantSets(t, status, map[string]uint64{"CapEff": want, "CapPrm": want, "CapInh": 0, "CapAmb": 0})
 			}
 		})
 	}
-	// The user of the systemd unit: its bounding set is not its own to lower.
+	// The user of the systemd unit.
 	t.Run("ambient", func(t *testing.T) {
 		attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: []uintptr{unix.CAP_NET_ADMIN, unix.CAP_BPF}}
 		for _, status := range statuses(t, "one needed", dir, attr) {

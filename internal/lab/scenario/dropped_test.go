@@ -59,7 +59,7 @@ func left(t *testing.T, what string, pid int, caps ...int) {
 		set |= 1 << c
 	}
 	some, none := fmt.Sprintf("%016x", set), fmt.Sprintf("%016x", 0)
-	want := map[string]string{"CapEff": some, "CapPrm": some, "CapBnd": some, "CapInh": none, "CapAmb": none, "NoNewPrivs": "1"}
+	want := map[string]string{"CapEff": some, "CapPrm": some, "CapInh": none, "CapAmb": none, "NoNewPrivs": "1"}
 	for _, got := range capabilitySets(t, pid) {
 		diff(t, "privileges of a thread of "+what, want, got)
 	}
