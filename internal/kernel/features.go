@@ -82,6 +82,9 @@ func ProbeFeatures() Features {
 	f.TCX = haveTCX()
 	f.RunOnCPU = haveRunOnCPU()
 	f.XDPMetadata = haveXDPMetadata()
+	// Loading a kprobe asks for the kernel's version, which the library reads in /proc/self/mem, out of reach once the
+	// process hides its memory. It keeps the answer; one that fails here fails there, too, and is told there.
+	_, _ = features.LinuxVersionCode()
 	return f
 }
 

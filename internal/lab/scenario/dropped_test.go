@@ -44,7 +44,8 @@ func capabilityLines(status string) map[string]string {
 	out := map[string]string{}
 	for line := range strings.Lines(status) {
 		name, value, _ := strings.Cut(line, ":")
-		if strings.HasPrefix(name, "Cap") || name == "NoNewPrivs" {
+		// Without new privileges the bounding set has nothing to give.
+		if strings.HasPrefix(name, "Cap") && name != "CapBnd" || name == "NoNewPrivs" {
 			out[name] = strings.TrimSpace(value)
 		}
 	}
