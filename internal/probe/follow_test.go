@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/netns"
 	"xfrmscope/internal/reader"
 )
 
@@ -227,9 +228,13 @@ func TestDevicesWhileOthersComeAndGo(t *testing.T) {
 	must(t, err)
 	defer func() { must(t, f.Close()) }()
 	before := l.state(t, "wan")
+	// A handle runs one function at a time, and this one goes on.
+	busy, err := netns.Open(l.nearName)
+	must(t, err)
+	defer func() { must(t, busy.Close()) }()
 	stop, done := make(chan struct{}), make(chan error, 1)
 	go func() {
-		done <- l.near.Do(func() error {
+		done <- busy.Do(func() error {
 			for i := 0; ; i++ {
 				select {
 				case <-stop:
