@@ -27,8 +27,9 @@ type Need struct {
 }
 
 // Drop gives up every capability but the needed ones, in all threads, and what could bring one back: the inheritable and
-// the ambient set, and programs with privileges of their own, from which the bounding set has nothing to give then. There is no way back; a command that
-// is to have what the user has must have been started before. An error says what could not be given up.
+// the ambient set, and programs with privileges of their own, after which the bounding set has nothing to give. There
+// is no way back; a command that is to have what the user has must have been started before. An error says what could
+// not be given up.
 func Drop(needs ...Need) error {
 	have, err := read()
 	if err != nil {
