@@ -5,10 +5,8 @@ package scenario
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -35,34 +33,6 @@ func (o observation) flow(t *testing.T, c *traffic.TCP) (sender, reader flowEnd)
 	return
 }
 
-// tcpCounters are the kernel's own, of the namespace's sockets (/proc/net/netstat, TcpExt).
-func tcpCounters(t *testing.T, ns *tunnel.Namespace) map[string]int64 {
-	t.Helper()
-	out := map[string]int64{}
-	if err := ns.Do(func() error {
-		text, err := os.ReadFile("/proc/thread-self/net/netstat")
-		if err != nil {
-			return err
-		}
-		lines := strings.Split(string(text), "\n")
-		for i := 0; i+1 < len(lines); i += 2 {
-			names, values := strings.Fields(lines[i]), strings.Fields(lines[i+1])
-			if len(names) == 0 || names[0] != "TcpExt:" {
-				continue
-			}
-			for k := 1; k < len(names); k++ {
-				if out[names[k]], err = strconv.ParseInt(values[k], 10, 64); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(fmt.Errorf("read TCP counters: %w", err))
-	}
-	return out
-}
-
 // connect opens a connection through an SA pair, from A's side to B's; 0: the kernel tunes the reader's
 // buffer.
 func (b *bench) connect(pair int, port uint16, receive int) *traffic.TCP {
@@ -85,82 +55,30 @@ func (b *bench) must(err error) {
 	}
 }
 
-// zeroWindows are the times that the sockets of a namespace closed and opened their windows.
-func zeroWindows(t *testing.T, ns *tunnel.Namespace) [2]int64 {
-	t.Helper()
-	c := tcpCounters(t, ns)
-	return [2]int64{c["TCPToZeroWindowAdv"], c["TCPFromZeroWindowAdv"]}
-}
-
-// stall stops a reader so often and for so long while the sender goes on, from now for d.
-func (b *bench) stall(c *traffic.TCP, times int, each, d time.Duration) {
-	b.t.Helper()
-	done := make(chan error, 1)
-	go func() { _, err := c.WriteFor(d); done <- err }()
-	for range times {
-		b.must(c.Await(c.Received()+50<<10, patience))
-		c.Pause()
-		time.Sleep(each)
-		c.Resume()
-	}
-	b.must(<-done)
-}
-
-// checkStall demands that the report has the episodes that the reader's kernel counted, as long as the
-// reader paused: the buffer fills within the slack, and the window opens as the reader goes on.
-func checkStall(t *testing.T, sender, reader flowEnd, episodes int64, each, slack time.Duration) {
-	t.Helper()
-	diff(t, "zero-window episodes", episodes, reader.Zero.Episodes)
-	diff(t, "episodes listed", int(episodes), len(reader.Zero.Newest))
-	sum := int64(0)
-	for _, z := range reader.Zero.Newest {
-		sum += z.LastedUS
-		if lasted := time.Duration(z.LastedUS) * time.Microsecond; lasted > each+slack || lasted < each-slack {
-			t.Errorf("an episode lasted %s, the reader paused for %s", lasted, each)
-		}
-		if ago := time.Since(z.Start); ago < each || ago > 2*patience {
-			t.Errorf("an episode began %s ago", ago)
-		}
-	}
-	// Each is rounded down to a microsecond by itself.
-	if d := reader.Zero.TotalUS - sum; d < 0 || d > episodes || reader.Zero.OpenUS != 0 {
-		t.Errorf("total %d µs, the episodes add up to %d, still open %d", reader.Zero.TotalUS, sum, reader.Zero.OpenUS)
-	}
-	if sender.Probes == 0 || sender.Zero.Episodes != 0 || reader.Retransmissions != 0 {
-		t.Errorf("%d probes by the sender, whose own window was zero %d times; the reader repeated %d", sender.Probes, sender.Zero.Episodes, reader.Retransmissions)
-	}
-}
-
 // TestReceiveWindow runs four connections of forwarded TCP, each through its own SA pair: a reader that
 // stops, a lossy path, a reader that stops for a moment at the end, and a sender with little to say.
 func TestReceiveWindow(t *testing.T) {
 	tunnel.Need(t)
 	const (
-		stalls = 3
-		each   = 1500 * time.Millisecond
-		lossy  = tunnel.FirstSPIAtoB + 1
-		bulk   = 600 << 10
+		each  = 1500 * time.Millisecond
+		lossy = tunnel.FirstSPIAtoB + 1
+		bulk  = 600 << 10
 	)
 	b := open(t, tunnel.Options{Hosts: true, Pairs: 4}, []inject.Rule{
 		{SPI: lossy, Action: inject.Drop, Seqs: inject.Every(40, 400, 30)},
 	})
-	before := zeroWindows(t, b.tunnel.B.Inside())
+	sending, reading := b.tunnel.A.Inside(), b.tunnel.B.Inside()
 	stalled := b.connect(0, 5001, 32<<10)
-	b.stall(stalled, stalls, each, 7*time.Second)
-	after := zeroWindows(t, b.tunnel.B.Inside())
-	diff(t, "episodes by the reader's kernel: begun, over", [2]int64{stalls, stalls}, [2]int64{after[0] - before[0], after[1] - before[1]})
+	long := b.stall(stalled, reading, 3, each)
 
 	slow := b.connect(1, 5002, 0)
+	repeated := tcpCounters(t, sending)["RetransSegs"]
 	b.must(slow.Write(bulk))
 	b.must(slow.Await(bulk, patience))
+	repeated = tcpCounters(t, sending)["RetransSegs"] - repeated
 
 	brief := b.connect(2, 5003, 32<<10)
-	brief.Pause()
-	done := make(chan error, 1)
-	go func() { _, err := brief.WriteFor(time.Second); done <- err }()
-	time.Sleep(700 * time.Millisecond)
-	brief.Resume()
-	b.must(<-done)
+	short := b.stall(brief, reading, 1, 500*time.Millisecond)
 
 	idle := b.connect(3, 5004, 0)
 	for range 10 {
@@ -170,7 +88,7 @@ func TestReceiveWindow(t *testing.T) {
 	o := b.finish()
 
 	sender, reader := o.flow(t, stalled)
-	checkStall(t, sender, reader, stalls, each, 500*time.Millisecond)
+	checkStall(t, sender, reader, long)
 	if sender.Local || reader.Local || sender.SA == nil || reader.SA == nil {
 		t.Fatalf("forwarded ends: %+v and %+v", sender, reader)
 	}
@@ -181,14 +99,12 @@ func TestReceiveWindow(t *testing.T) {
 	lost := int64(b.path.Truth(inject.AtoB, lossy).Lost())
 	diff(t, "bytes read by the reader", int64(bulk), slow.Received())
 	// One run under load counted 14 gaps for 13 lost packets; the cause was not found.
-	if sender.Gaps == 0 || sender.Gaps > lost+lost/4 || sender.Retransmissions < sender.Gaps || sender.Retransmissions > 2*lost || reader.Zero.Episodes != 0 {
-		t.Errorf("lost %d; %d gaps, %d repeated, window zero %d times", lost, sender.Gaps, sender.Retransmissions, reader.Zero.Episodes)
+	if sender.Gaps == 0 || sender.Gaps > lost+lost/4 || sender.Retransmissions < sender.Gaps || sender.Retransmissions > repeated || reader.Zero.Episodes != 0 {
+		t.Errorf("lost %d; %d gaps, %d repeated (by the sender's kernel %d), window zero %d times", lost, sender.Gaps, sender.Retransmissions, repeated, reader.Zero.Episodes)
 	}
 
-	_, reader = o.flow(t, brief)
-	if reader.Zero.Episodes != 1 || reader.Zero.LongestUS > 800_000 {
-		t.Errorf("the brief stall: %+v", reader.Zero)
-	}
+	sender, reader = o.flow(t, brief)
+	checkStall(t, sender, reader, short)
 	sender, reader = o.flow(t, idle)
 	diff(t, "idle: bytes, segments, window zero, repeated", []int64{2000, 10, 0, 0},
 		[]int64{sender.Payload, sender.Segments, reader.Zero.Episodes, sender.Retransmissions})
@@ -218,19 +134,17 @@ func TestReceiveWindowOfSockets(t *testing.T) {
 	const each = 1500 * time.Millisecond
 	b := open(t, tunnel.Options{Family: 6, UDP: true, Pairs: 2}, nil)
 	here := b.connect(0, 5001, 32<<10)
-	b.stall(here, 2, each, 4*time.Second)
+	atB := b.stall(here, b.tunnel.B.Namespace, 2, each)
 	far, err := traffic.OpenTCP(traffic.TCPEnds{From: b.tunnel.B.Do, To: b.tunnel.A.Do, Src: b.tunnel.B.Inner[1], Dst: b.tunnel.A.Inner[1], Port: 5001, ReceiveBuffer: 32 << 10})
 	b.must(err)
 	b.closing("connection", far.Close)
-	b.stall(far, 2, each, 4*time.Second)
+	atA := b.stall(far, b.tunnel.A.Namespace, 2, each)
 	o := b.finish()
-	diff(t, "episodes by gateway B's kernel", [2]int64{2, 2}, zeroWindows(t, b.tunnel.B.Namespace))
-	diff(t, "episodes by gateway A's kernel", [2]int64{2, 2}, zeroWindows(t, b.tunnel.A.Namespace))
 	sender, reader := o.flow(t, here)
-	checkStall(t, sender, reader, 2, each, 500*time.Millisecond)
+	checkStall(t, sender, reader, atB)
 	diff(t, "reader on this host", []bool{false, true}, []bool{sender.Local, reader.Local})
 	sender, reader = o.flow(t, far)
-	checkStall(t, sender, reader, 2, each, 500*time.Millisecond)
+	checkStall(t, sender, reader, atA)
 	diff(t, "sender on this host", []bool{true, false}, []bool{sender.Local, reader.Local})
 	o.checkFindings(t, "receive-window-full "+name(b.tunnel.AtoB[0].SPI), "receive-window-full "+name(b.tunnel.BtoA[1].SPI))
 	for _, f := range o.report.Findings {
