@@ -98,9 +98,12 @@ func TestReceiveWindow(t *testing.T) {
 	sender, reader = o.flow(t, slow)
 	lost := int64(b.path.Truth(inject.AtoB, lossy).Lost())
 	diff(t, "bytes read by the reader", int64(bulk), slow.Received())
-	// One run under load counted 14 gaps for 13 lost packets; the cause was not found.
-	if sender.Gaps == 0 || sender.Gaps > lost+lost/4 || sender.Retransmissions < sender.Gaps || sender.Retransmissions > repeated || reader.Zero.Episodes != 0 {
-		t.Errorf("lost %d; %d gaps, %d repeated (by the sender's kernel %d), window zero %d times", lost, sender.Gaps, sender.Retransmissions, repeated, reader.Zero.Episodes)
+	// One run under load counted 14 gaps for 13 lost packets; the cause was not found. A repeated segment that
+	// meets the next gap before the reader has answered that one counts as overtaken.
+	again := sender.Retransmissions + sender.Reordered
+	if sender.Gaps == 0 || sender.Gaps > lost+lost/4 || again < sender.Gaps || 2*sender.Retransmissions < sender.Gaps || sender.Retransmissions > repeated || reader.Zero.Episodes != 0 {
+		t.Errorf("lost %d; %d gaps, %d repeated (by the sender's kernel %d), %d overtaken, window zero %d times",
+			lost, sender.Gaps, sender.Retransmissions, repeated, sender.Reordered, reader.Zero.Episodes)
 	}
 
 	sender, reader = o.flow(t, brief)
