@@ -61,8 +61,9 @@ demo: build ## Raise a live faulty tunnel, diagnose it, show the report (install
 	scripts/demo
 
 ##@ Test
-test: build test-unit check-generated test-package ## Everything: unit, BPF natively, real tunnels in a VM (installs what it needs, as root)
+test: build test-unit check-generated test-package ## Everything: unit, BPF natively, real tunnels in VMs of each kernel (installs what it needs, as root)
 	$(MAKE) test-vm KERNEL=$(KERNEL)
+	$(MAKE) test-matrix-quick KERNELS='$(filter-out $(KERNEL),$(KERNELS))'
 	$(MAKE) smoke-vm KERNEL=6.12
 	$(MAKE) initramfs-vm KERNEL=$(KERNEL)
 
@@ -76,10 +77,10 @@ test-package: deps-package package ## Install the deb and the rpm below a folder
 	scripts/package-test bin/xfrmscope_$(PKG_VERSION)_$(ARCH).deb bin/xfrmscope-$(PKG_VERSION)-1.*.rpm
 
 test-matrix: deps-vm build ## Run every lab scenario on each of KERNELS; records and output go to bin/matrix
-	scripts/vm/matrix -j $(GUESTS) $(KERNELS)
+	scripts/vm/matrix -a 2 -j $(GUESTS) $(KERNELS)
 
 test-matrix-quick: deps-vm build ## Load and attach everything on each of KERNELS, and run three scenarios there
-	scripts/vm/matrix -q -j $(GUESTS) -o bin/matrix-quick $(KERNELS)
+	scripts/vm/matrix -q -a 1 -j $(GUESTS) -o bin/matrix-quick $(KERNELS)
 
 test-arm64: deps-vm build ## Load and attach everything on an emulated arm64 (KERNEL_ARM64), and run four scenarios there
 	scripts/vm/matrix $(KERNEL_ARM64) -- smoke 'scenario=^(TestOneOfTwoSuffers|TestPeerRestarted|TestPolicies|TestPMTUGateway)$$'
