@@ -59,7 +59,7 @@ func checksum(b []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// number reads the sequence number of a packet that was dropped with its ESP header still on.
+// readNumber reads the sequence number of a packet that was dropped with its ESP header still on.
 func (p *packet) readNumber() {
 	if p.numbered() || p.key.SPI == 0 || p.head.Flags&bpfobj.PacketFlagDecrypted != 0 || len(p.data) < 20 {
 		return

@@ -3,6 +3,7 @@
 package capture
 
 import (
+	"net/netip"
 	"time"
 
 	"xfrmscope/internal/bpfobj"
@@ -24,7 +25,7 @@ type chain struct {
 // chainKey is what outer and inner packets have in common. The upper half of an ESN is not on the wire.
 type chainKey struct {
 	spi ledger.SPI
-	dst string
+	dst netip.Addr
 	dir ledger.Direction
 	seq uint32
 }
@@ -42,7 +43,7 @@ func newChains() *chains {
 }
 
 func keyOf(p *packet) chainKey {
-	return chainKey{p.key.SPI, p.key.Dst.String(), p.key.Direction, uint32(p.head.Seq)}
+	return chainKey{p.key.SPI, p.key.Dst, p.key.Direction, uint32(p.head.Seq)}
 }
 
 func (c *chains) begin(p *packet) *chain {
@@ -158,7 +159,8 @@ func (c *chains) link(p *packet) {
 	c.byKey[k] = append(c.byKey[k], ch)
 }
 
-// forget lets go of chains that nothing can join any more.
+// forget lets go of chains whose newest packet is from before a moment: nothing is expected to join them any more. As
+// long as they are kept, so are their packets, those that have left the memory included.
 func (c *chains) forget(before time.Time) {
 	for k, list := range c.byKey {
 		kept := list[:0]

@@ -9,6 +9,7 @@ import (
 	"time"
 )
 
+// evict lets the oldest packet in memory go.
 func (r *Recorder) evict() {
 	r.memBytes -= r.memory[0].size()
 	r.memory[0] = nil

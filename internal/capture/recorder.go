@@ -35,6 +35,7 @@ type Recorder struct {
 	memory     []*packet // with Options.Last: what is kept
 	memBytes   int
 	evicted    uint64
+	evictedTo  time.Time // of the newest packet that made room for others
 	suppressed uint64
 	out        output
 	total      uint64
@@ -220,8 +221,9 @@ func (r *Recorder) take(b []byte) error {
 		r.pull("late", p.at)
 	}
 	if int64(r.heldBytes) > r.opts.MemoryBytes {
-		// A flood: rather a comment that does not know the end than no packet.
+		// A flood: rather a comment that does not know the end than no packet, or more memory than is allowed.
 		r.err = r.release(p.at)
+		r.chains.forget(p.at)
 	}
 	return nil
 }
@@ -245,7 +247,11 @@ func (r *Recorder) step(now, before time.Time, all bool) error {
 	if err := r.release(before); err != nil {
 		return err
 	}
-	r.chains.forget(now.Add(-2*r.opts.Hold - r.opts.Last))
+	over := now.Add(-2*r.opts.Hold - r.opts.Last)
+	if r.evictedTo.After(over) {
+		over = r.evictedTo
+	}
+	r.chains.forget(over)
 	if r.opts.Last > 0 {
 		r.expire(now.Add(-r.opts.Last))
 		if len(r.trigger) > 0 && (all || now.Sub(r.triggered) >= r.opts.After+r.opts.Hold) {
@@ -283,6 +289,7 @@ func (r *Recorder) handOn(p *packet) error {
 		r.memory = append(r.memory, p)
 		r.memBytes += p.size()
 		for int64(r.memBytes) > r.opts.MemoryBytes && len(r.memory) > 1 {
+			r.evictedTo = r.memory[0].at
 			r.evict()
 			r.evicted++
 		}

@@ -154,6 +154,39 @@ func TestLast(t *testing.T) {
 	}
 }
 
+// TestMemoryIsBounded: what makes room for others is let go, and not kept for what might follow it: by more packets than
+// fit into the memory, and by a flood within the time that they are held for.
+func TestMemoryIsBounded(t *testing.T) {
+	const room = 1 << 16
+	for name, gap := range map[string]time.Duration{"little by little": 10 * time.Millisecond, "a flood": time.Microsecond} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, Options{Last: time.Hour, MemoryBytes: room})
+			at := time.Now()
+			for i := range uint64(5000) {
+				r.wire(at, i, bpfobj.OrderNext)
+				if at = at.Add(gap); i%10 == 0 {
+					if err := r.advance(at, false); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			size := 0
+			for _, list := range r.chains.byKey {
+				for _, ch := range list {
+					size += ch.outer.size()
+				}
+			}
+			// Beside what is in memory, what is held, which has as much room of its own.
+			if size > 2*room {
+				t.Errorf("packets of %d bytes are kept, %d are allowed", size, 2*room)
+			}
+			if r.evicted == 0 {
+				t.Error("nothing had to make room: the test tests nothing")
+			}
+		})
+	}
+}
+
 // A drop's cause and its place are told, with the packet before it; what the kernel was done with is left out.
 func TestDrop(t *testing.T) {
 	var out bytes.Buffer
