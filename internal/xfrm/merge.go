@@ -99,7 +99,8 @@ func (m *merger) add(sa *SA) {
 	case had == nil && m.reborn(sa):
 	case had == nil:
 		m.alive[id] = sa
-	case sa.Added.After(had.Added):
+	case sa.Added.After(had.Added), had.larval() && !sa.larval() && sa.Added.Equal(had.Added):
+		// A reservation is mostly filled within the second that it was made in.
 		m.replace(had, sa)
 	}
 	// A known SA of the same age is the dump's, which is newer than the announcement.

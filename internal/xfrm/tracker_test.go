@@ -289,6 +289,29 @@ func TestTrackerWithReservation(t *testing.T) {
 	s.expect(t, []string{"0x00000001 in packets 3"}, nil)
 }
 
+// A reservation that is filled within the second in which it was made, after the dump that still had it: the SA is
+// there, and known to have been announced.
+func TestTrackerWithReservationFilledAtOnce(t *testing.T) {
+	now := uint64(time.Now().Unix())
+	reserved := saInfo(familyIPv4, 1)
+	reserved.Cur = cCurrent{AddTime: now}
+	s := newScene(t)
+	s.sas = [][]byte{plain(t, reserved)}
+	s.group.announce(netlink.Message{Header: netlink.Header{Type: msgUpdSA}, Data: testSA(t, 1, now, 0)})
+	sad, ended, err := s.tracker.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(sad) != 1 || len(ended) != 0 || sad[0].Announced.IsZero() {
+		t.Fatalf("%d SAs, %d ended: %+v", len(sad), len(ended), sad)
+	}
+	announced := sad[0].Announced
+	s.sas = [][]byte{testSA(t, 1, now, 3)}
+	if sad, _, err = s.tracker.Snapshot(t.Context()); err != nil || len(sad) != 1 || sad[0].Packets != 3 || !sad[0].Announced.Equal(announced) {
+		t.Errorf("after another dump: %+v, error %v", sad, err)
+	}
+}
+
 func TestTrackerThatLostAnnouncements(t *testing.T) {
 	s := newScene(t, testSA(t, 1, 100, 5))
 	s.sas = nil
