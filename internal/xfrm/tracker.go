@@ -24,6 +24,10 @@ const (
 	settleLast  = 160 * time.Millisecond
 )
 
+// patience is how long the kernel's answer to a sign is waited for. It comes at once, but who is to receive it may be
+// kept waiting on a machine that is busy.
+const patience = 10 * time.Second
+
 // ident is what the kernel tells SAs apart by (xfrm_state_lookup).
 type ident struct {
 	dst       netip.Addr
@@ -153,8 +157,9 @@ func (t *Tracker) await(ctx context.Context) ([]Event, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask for a sign: %w", explain(err))
 	}
-	for {
-		lost := t.Lost()
+	lost, tick := t.Lost(), time.NewTicker(time.Second)
+	defer tick.Stop()
+	for asked := time.Now(); ; {
 		select {
 		case seq := <-t.passed:
 			if seq != sent.Header.Sequence {
@@ -164,11 +169,15 @@ func (t *Tracker) await(ctx context.Context) ([]Event, error) {
 			return nil, fmt.Errorf("subscription ended: %w", t.err)
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(time.Second):
+		case <-tick.C:
 			// The answer itself may have been lost when the buffer overflowed.
-			if t.Lost() == lost {
-				return nil, errors.New("the kernel did not answer within a second")
+			if t.Lost() != lost {
+				break
 			}
+			if time.Since(asked) < patience {
+				continue
+			}
+			return nil, fmt.Errorf("the kernel did not answer within %v", patience)
 		}
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -179,7 +188,7 @@ func (t *Tracker) await(ctx context.Context) ([]Event, error) {
 }
 
 // Snapshot reads the SAs that exist and those that ended since the last snapshot, or since
-// OpenTracker.
+// OpenTracker. One that fails leaves what was announced to the next.
 func (t *Tracker) Snapshot(ctx context.Context) (sad []ledger.SADEntry, ended []ledger.EndedSA, err error) {
 	dumped, err := t.client.Dump(ctx)
 	if err != nil {
@@ -189,6 +198,11 @@ func (t *Tracker) Snapshot(ctx context.Context) (sad []ledger.SADEntry, ended []
 	if err != nil {
 		return nil, nil, fmt.Errorf("snapshot of SAs: %w", err)
 	}
+	defer func() {
+		if err != nil {
+			t.giveBack(events)
+		}
+	}()
 	m := merge(t.known, t.lead, dumped)
 	m.apply(events)
 	for wait := settleFirst; wait <= settleLast && len(m.missing()) > 0; wait *= 2 {
@@ -197,10 +211,12 @@ func (t *Tracker) Snapshot(ctx context.Context) (sad []ledger.SADEntry, ended []
 			return nil, nil, ctx.Err()
 		case <-time.After(wait):
 		}
-		if events, err = t.await(ctx); err != nil {
+		more, err := t.await(ctx)
+		if err != nil {
 			return nil, nil, fmt.Errorf("snapshot of SAs: %w", err)
 		}
-		m.apply(events)
+		m.apply(more)
+		events = append(events, more...)
 	}
 	m.vanish(time.Now())
 	if err := t.client.orientEnded(ctx, m); err != nil {
@@ -208,4 +224,15 @@ func (t *Tracker) Snapshot(ctx context.Context) (sad []ledger.SADEntry, ended []
 	}
 	t.known, t.lead = m.alive, m.lead
 	return m.entries(), m.ended(), nil
+}
+
+// giveBack puts announcements in front of those that came since.
+func (t *Tracker) giveBack(events []Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.queue = append(events, t.queue...)
+	if len(t.queue) > queueLimit {
+		t.queue = t.queue[:queueLimit]
+		t.lost++
+	}
 }

@@ -29,6 +29,7 @@ type fakeGroup struct {
 	joined []uint32
 	seq    uint32
 	onSend func() // what the kernel does between the dump and the answer
+	refuse error  // of Send
 }
 
 func newFakeGroup() *fakeGroup {
@@ -48,6 +49,9 @@ func (g *fakeGroup) announce(items ...any) {
 func (g *fakeGroup) Send(m netlink.Message) (netlink.Message, error) {
 	if g.onSend != nil {
 		g.onSend()
+	}
+	if g.refuse != nil {
+		return netlink.Message{}, g.refuse
 	}
 	g.seq++
 	m.Header.Sequence = g.seq
@@ -310,6 +314,26 @@ func TestTrackerWithReservationFilledAtOnce(t *testing.T) {
 	if sad, _, err = s.tracker.Snapshot(t.Context()); err != nil || len(sad) != 1 || sad[0].Packets != 3 || !sad[0].Announced.Equal(announced) {
 		t.Errorf("after another dump: %+v, error %v", sad, err)
 	}
+}
+
+// A snapshot that fails after it has taken announcements leaves them to the next one.
+func TestTrackerAfterFailedSnapshot(t *testing.T) {
+	s := newScene(t, testSA(t, 1, 100, 5), testSA(t, 2, 100, 6))
+	s.sas = nil
+	s.group.announce(delMsg(t, testSA(t, 1, 100, 9)))
+	asked := 0
+	s.group.onSend = func() {
+		// The second question is about the other SA, which is gone without a word.
+		if asked++; asked == 2 {
+			s.group.refuse = errors.New("refused")
+		}
+	}
+	if _, _, err := s.tracker.Snapshot(t.Context()); !errors.Is(err, s.group.refuse) || asked != 2 {
+		t.Fatalf("after %d questions: %v", asked, err)
+	}
+	s.group.onSend, s.group.refuse = nil, nil
+	s.group.announce(delMsg(t, testSA(t, 2, 100, 8)))
+	s.expect(t, nil, []string{"0x00000001 in packets 9 oseq 10 algorithms 1 deleted", "0x00000002 in packets 8 oseq 10 algorithms 1 deleted"})
 }
 
 func TestTrackerThatLostAnnouncements(t *testing.T) {
