@@ -215,20 +215,19 @@ func (c *Client) dump(ctx context.Context, family int, req netlink.Message, each
 		}
 		clear(m.Data)
 	}
-	// The deadline may strike after the last message; the socket would then refuse the next dump.
-	done = ctx.Err() == nil
+	// A deadline that struck, or may strike yet, would have the socket refuse the next dump.
+	done = stop()
 	return failed
 }
 
-// interruptible makes a cancelled context end a blocked read of s.
-func interruptible(ctx context.Context, s conn) (stop func()) {
-	release := context.AfterFunc(ctx, func() {
+// interruptible makes a cancelled context end a blocked read of s. stop ends that, and says whether s is as it was.
+func interruptible(ctx context.Context, s conn) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
 		// A socket that takes no deadline can only be woken by closing it.
 		if err := s.SetReadDeadline(time.Unix(1, 0)); err != nil {
 			_ = s.Close()
 		}
 	})
-	return func() { release() }
 }
 
 // explain adds to the errors that users meet what to do about them.
