@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package netfilter reads which nftables rules and chains of a network namespace drop packets, and
-// which set TCP's segment size. It changes nothing: it asks only where nf_tables is loaded, since the question alone would load it.
+// which set TCP's segment size. It changes nothing: it asks only where nf_tables is loaded, since the
+// question alone would load it.
 package netfilter
 
 import (
@@ -22,8 +23,8 @@ import (
 // module is there once nf_tables is loaded.
 const module = "/sys/module/nf_tables"
 
-// Ruleset is what of a ruleset matters to tunnels. Where nf_tables is not loaded both lists are empty.
-// Rules of iptables-legacy are not nftables' and not listed.
+// Ruleset is what of a ruleset matters to tunnels, ARP's tables not. Where nf_tables is not loaded both lists
+// are empty. Rules of iptables-legacy are not nftables' and not listed.
 type Ruleset struct {
 	Drops  []ledger.FirewallRule // rules with the verdict drop or reject, and base chains whose policy is drop
 	Clamps []ledger.MSSClamp
@@ -46,6 +47,7 @@ func Read() (Ruleset, error) {
 	if err != nil {
 		return Ruleset{}, fmt.Errorf("list nftables chains (needs CAP_NET_ADMIN): %w", err)
 	}
+	chains = slices.DeleteFunc(chains, func(c *nftables.Chain) bool { return c.Table.Family == nftables.TableFamilyARP })
 	rules := map[chainKey][]*nftables.Rule{}
 	for _, c := range chains {
 		if rules[keyOf(c.Table, c.Name)], err = conn.GetRules(c.Table, c); err != nil {
@@ -90,7 +92,12 @@ func droppers(chains []*nftables.Chain, rules map[chainKey][]*nftables.Rule) []l
 	return out
 }
 
-var hookNames = []string{"prerouting", "input", "forward", "output", "postrouting", "ingress"}
+// hookNames are the hooks by their numbers: enum nf_inet_hooks, which bridges share, and for netdev enum
+// nf_dev_hooks.
+var (
+	hookNames       = []string{"prerouting", "input", "forward", "output", "postrouting", "ingress"}
+	netdevHookNames = []string{"ingress", "egress"}
+)
 
 // hooksOf says from which hooks each chain is reached: a base chain from its own, others from where
 // chains with a jump or goto to them are.
@@ -111,8 +118,12 @@ func hooksOf(chains []*nftables.Chain, rules map[chainKey][]*nftables.Rule) map[
 		}
 	}
 	for _, c := range chains {
-		if c.Hooknum != nil && int(*c.Hooknum) < len(hookNames) {
-			reach(keyOf(c.Table, c.Name), hookNames[*c.Hooknum])
+		names := hookNames
+		if c.Table.Family == nftables.TableFamilyNetdev {
+			names = netdevHookNames
+		}
+		if c.Hooknum != nil && int(*c.Hooknum) < len(names) {
+			reach(keyOf(c.Table, c.Name), names[*c.Hooknum])
 		}
 	}
 	return hooks
@@ -126,8 +137,6 @@ func familyName(f nftables.TableFamily) string {
 		return "ip"
 	case nftables.TableFamilyIPv6:
 		return "ip6"
-	case nftables.TableFamilyARP:
-		return "arp"
 	case nftables.TableFamilyBridge:
 		return "bridge"
 	case nftables.TableFamilyNetdev:

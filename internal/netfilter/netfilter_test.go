@@ -50,6 +50,26 @@ func TestDroppers(t *testing.T) {
 	}
 }
 
+// The netdev family numbers its hooks otherwise than the others do.
+func TestHooksByFamily(t *testing.T) {
+	inet := &nftables.Table{Family: nftables.TableFamilyINet, Name: "t"}
+	netdev := &nftables.Table{Family: nftables.TableFamilyNetdev, Name: "t"}
+	fifth := nftables.ChainHook(5)
+	got := hooksOf([]*nftables.Chain{
+		{Name: "pre", Table: inet, Hooknum: nftables.ChainHookPrerouting},
+		{Name: "early", Table: inet, Hooknum: &fifth},
+		{Name: "in", Table: netdev, Hooknum: nftables.ChainHookIngress},
+		{Name: "out", Table: netdev, Hooknum: nftables.ChainHookEgress},
+	}, nil)
+	want := map[chainKey][]string{
+		keyOf(inet, "pre"): {"prerouting"}, keyOf(inet, "early"): {"ingress"},
+		keyOf(netdev, "in"): {"ingress"}, keyOf(netdev, "out"): {"egress"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestClamps(t *testing.T) {
 	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: "mangle"}
 	chains := []*nftables.Chain{{Name: "fwd", Table: table, Hooknum: nftables.ChainHookForward}}

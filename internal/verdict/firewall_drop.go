@@ -137,6 +137,10 @@ func firewallRemedies(l *losses, peer string) []Remedy {
 // suspectsMax bounds the candidates that are named; JSON holds the whole list.
 const suspectsMax = 4
 
+// beside are the hooks that a packet's state cannot be told apart from these by: it has no route yet, or is at
+// the device that it leaves by.
+var beside = map[string]string{"ingress": "prerouting", "egress": "postrouting"}
+
 // suspects names rules that may have done it: those at the hook whose counter moved, and those that
 // have none. The kernel does not say which rule dropped a packet; a counter that moved by exactly as
 // many packets is as close as one gets.
@@ -150,7 +154,7 @@ func suspects(r *ledger.Report, l *losses) (sentence string, evidence []Evidence
 		rule := &r.Firewall[i]
 		n := int64(0)
 		for _, h := range rule.Hooks {
-			n = max(n, hooks[h])
+			n = max(n, hooks[h], hooks[beside[h]])
 		}
 		if n == 0 || rule.Packets != nil && *rule.Packets == 0 || len(evidence) == suspectsMax {
 			continue
