@@ -30,7 +30,7 @@ func lostRemark(sa *ledger.SA) string {
 	var runs []string
 	for b, n := range w.GapHistogram {
 		if n > 0 {
-			runs = append(runs, fmt.Sprintf("%s %c", runLength(b, len(w.GapHistogram)), bars[int64(len(bars)-1)*n/most]))
+			runs = append(runs, fmt.Sprintf("%s %c", runLength(b, len(w.GapHistogram)), bars[int(float64(len(bars)-1)*float64(n)/float64(most))]))
 		}
 	}
 	s := "in a row: " + strings.Join(runs, "  ")

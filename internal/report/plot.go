@@ -94,7 +94,7 @@ func (c clock) axis(p *plot, top, bottom float64) {
 			break
 		}
 	}
-	for span > 9*step {
+	for span/9 > step { // nine times the step of the longest run would overflow
 		step *= 2
 	}
 	format := "15:04:05"

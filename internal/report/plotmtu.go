@@ -46,12 +46,13 @@ func mtuPlot(d *Document) (plot, bool) {
 		end = float64((most/100 + 1) * 100)
 	}
 	begin := scaleBegin(all)
-	x := func(n int) float64 { return left + (plotRight-left)*(max(float64(n), begin)-begin)/(end-begin) }
+	place := func(n float64) float64 { return left + (plotRight-left)*(max(n, begin)-begin)/(end-begin) }
+	x := func(n int) float64 { return place(float64(n)) }
 	bottom := top + lane*float64(len(all))
-	step := int(ceiling((end - begin) / 6))
-	for n := int(begin); float64(n) <= end; n += step {
-		p.line(x(n), top, x(n), bottom, "grid")
-		p.text(x(n), bottom+16, "middle", "tick", "%s", group(int64(n)))
+	step := ceiling((end - begin) / 6)
+	for n := begin; n <= end; n += step {
+		p.line(place(n), top, place(n), bottom, "grid")
+		p.text(place(n), bottom+16, "middle", "tick", "%s", group(int64(n)))
 	}
 	p.text(plotRight, bottom+32, "end", "tick", "octets")
 	p.line(left, bottom, plotRight, bottom, "axis")
