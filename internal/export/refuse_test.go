@@ -189,6 +189,35 @@ func answered(t *testing.T, c net.Conn) {
 	}
 }
 
+// TestEndWaitsForNobody: a request that cannot be answered does not make the end a failure.
+func TestEndWaitsForNobody(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	c := NewCache(func(context.Context) (Sample, error) { close(begun); <-release; return Sample{}, nil }, Options{}, time.Hour, never)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := standard
+	by.last = 10 * time.Millisecond
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		s := &Server{Cache: c, Timeout: never, Log: slog.New(slog.DiscardHandler), limits: &by}
+		ended <- s.Serve(ctx, l)
+	}()
+	client := dial(t, l.Addr().String())
+	if _, err := io.WriteString(client, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	close(release)
+	c.Wait()
+}
+
 // TestScrapesAreBounded: while as many as may wait for a kernel that does not answer, the next one is sent away.
 func TestScrapesAreBounded(t *testing.T) {
 	release := make(chan struct{})

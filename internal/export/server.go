@@ -36,9 +36,10 @@ type limits struct {
 	write       time.Duration // until its answer is taken, from its header on; the snapshot comes on top
 	connections int           // at a time; further ones wait
 	headerBytes int
+	last        time.Duration // for what is under way when the end comes
 }
 
-var standard = limits{header: 10 * time.Second, write: 30 * time.Second, connections: 64, headerBytes: 16 << 10}
+var standard = limits{header: 10 * time.Second, write: 30 * time.Second, connections: 64, headerBytes: 16 << 10, last: 5 * time.Second}
 
 // scrapesAtOnce bounds how many scrapes are answered at one time; further ones get 503.
 const scrapesAtOnce = 8
@@ -97,7 +98,7 @@ func say(w http.ResponseWriter, code int, text string) {
 	fmt.Fprintln(w, text)
 }
 
-// Serve answers on a listener until the context ends, then lets open requests end.
+// Serve answers on a listener until the context ends, then lets open requests end, for a few seconds.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	handler, err := s.Handler()
 	if err != nil {
@@ -115,9 +116,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serve metrics: %w", err)
 	case <-ctx.Done():
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), bounds.last)
 	defer cancel()
 	err = server.Shutdown(last)
+	if errors.Is(err, context.DeadlineExceeded) {
+		// Clients that have connected and not asked, or do not take their answer, are nothing that went wrong here.
+		err = server.Close()
+	}
 	if e := <-ended; e != nil && !errors.Is(e, http.ErrServerClosed) {
 		err = errors.Join(err, e)
 	}
