@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -116,16 +115,15 @@ func keepRun(ctx context.Context, o *recordOptions, stdout, progress io.Writer) 
 	defer func() { err = errors.Join(err, s.Close()) }()
 	s.ledger = nil // the file has it all
 	r := recorder{session: s, losses: ledger.New(s.source)}
-	header := record.Header{Xfrmscope: version, Source: s.source, IntervalS: o.interval.Seconds(), Boot: bootID()}
-	for _, h := range s.set.Plan().Wire {
-		if !slices.Contains(header.Devices, h.Device.Name) {
-			header.Devices = append(header.Devices, h.Device.Name)
-		}
-	}
-	if r.writer, err = record.Create(out, header, record.Options{MaxSize: int64(o.maxSize), EventsPerSecond: o.events}); err != nil {
+	if r.writer, err = record.Create(out, s.header(o.interval), record.Options{MaxSize: int64(o.maxSize), EventsPerSecond: o.events}); err != nil {
 		return err
 	}
 	return r.run(ctx, o, progress)
+}
+
+// header begins a recording of the session, with a snapshot every interval.
+func (s *session) header(interval time.Duration) record.Header {
+	return record.Header{Xfrmscope: version, Source: s.source, IntervalS: interval.Seconds(), Boot: bootID(), Devices: observedDevices(s.set.Plan())}
 }
 
 // closing closes a recording's file and keeps an earlier error in front.

@@ -357,12 +357,6 @@ func (s *session) deviceName(index uint32) string {
 
 // announce says in one line what is being watched and for how long.
 func (s *session) announce(d time.Duration) string {
-	var devices []string
-	for _, h := range s.set.Plan().Wire {
-		if !slices.Contains(devices, h.Device.Name) {
-			devices = append(devices, h.Device.Name)
-		}
-	}
 	until := "until Ctrl-C"
 	if d > 0 {
 		until = fmt.Sprintf("for %s, Ctrl-C ends early", d)
@@ -379,11 +373,21 @@ func (s *session) announce(d time.Duration) string {
 		what = fmt.Sprintf("%d SAs", len(s.sad))
 	}
 	line := fmt.Sprintf("xfrmscope: watching %s on %s with %d of %d hooks %s",
-		what, strings.Join(devices, ", "), attached, len(hooks), until)
+		what, strings.Join(observedDevices(s.set.Plan()), ", "), attached, len(hooks), until)
 	for _, n := range s.set.Notes() {
 		line += "\nxfrmscope: " + n
 	}
 	return line
+}
+
+// observedDevices names the devices of a plan, each once however many hooks it has.
+func observedDevices(p probe.Plan) (devices []string) {
+	for _, h := range p.Wire {
+		if !slices.Contains(devices, h.Device.Name) {
+			devices = append(devices, h.Device.Name)
+		}
+	}
+	return devices
 }
 
 func kernelRelease() string {

@@ -203,12 +203,7 @@ func (t *triggers) begin(f trigger.Firing, now time.Time) error {
 	if k.file, err = record.NewFile(k.path, false); err != nil {
 		return err
 	}
-	s := t.session
-	header := record.Header{Xfrmscope: version, Source: s.source, IntervalS: recordEvery.Seconds(), Boot: bootID()}
-	for _, h := range s.set.Plan().Wire {
-		header.Devices = append(header.Devices, h.Device.Name)
-	}
-	if k.writer, err = record.Create(k.file, header, record.Options{MaxSize: t.opts.fileBytes()}); err != nil {
+	if k.writer, err = record.Create(k.file, t.session.header(recordEvery), record.Options{MaxSize: t.opts.fileBytes()}); err != nil {
 		return errors.Join(err, k.file.Close(), os.Remove(k.path))
 	}
 	fmt.Fprintf(t.progress, "xfrmscope: recording to %s for %s, because of %s: %s\n", k.path, t.opts.length, f.ID, f.Why)
