@@ -45,7 +45,8 @@ type captureFlags struct {
 	triggers []string
 	json     bool
 
-	chosen []ledger.SPI // of --spi
+	chosen []ledger.SPI    // of --spi
+	wanted map[uint32]bool // of --reqid
 }
 
 func newCapture() *cobra.Command {
@@ -145,9 +146,16 @@ func (o *captureFlags) check() error {
 		}
 		o.chosen = append(o.chosen, spi)
 	}
+	ids, err := parseReqIDs(o.reqids)
+	if err != nil {
+		return err
+	}
+	o.wanted = map[uint32]bool{}
+	for _, id := range ids {
+		o.wanted[id] = true
+	}
 	p.BySPI = len(o.spis) > 0 || len(o.reqids) > 0
 	if o.peer != "" {
-		var err error
 		if p.Peer, err = parsePrefix(o.peer); err != nil {
 			return fmt.Errorf("--peer %w", err)
 		}
@@ -224,11 +232,7 @@ func (o *captureFlags) run(ctx context.Context, out, progress io.Writer) (err er
 			fmt.Fprintf(progress, "xfrmscope: wrote %s: %d packets, because of: %s\n", f.Name, f.Packets, f.Trigger)
 		}
 	}
-	reqids := map[uint32]bool{}
-	for _, r := range o.reqids {
-		reqids[uint32(r)] = true
-	}
-	rec, err := s.recorder(o.files, o.chosen, reqids)
+	rec, err := s.recorder(o.files, o.chosen, o.wanted)
 	if err != nil {
 		return err
 	}

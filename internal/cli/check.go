@@ -105,6 +105,10 @@ func (o *checkOptions) read(cmd *cobra.Command, args []string) ([]*check.Expecta
 		return nil, usage("--duration %s, --settle %s: a duration is not negative", o.duration, o.settle)
 	case o.json && o.tap == "-":
 		return nil, usage("--json and --tap - both want standard output")
+	case o.report == "-":
+		return nil, usage("--report -: to standard output the report goes with --json")
+	case o.junit == "-":
+		return nil, usage("--junit -: want the name of a file")
 	}
 	if len(args) > 0 {
 		o.command = args
@@ -181,7 +185,7 @@ func runCheck(ctx context.Context, o *checkOptions, expected []*check.Expectatio
 // is kept. Files that nothing was written to are taken away: an empty one is no outcome.
 func (o *checkOptions) failed(command *check.Command, err error, errOut io.Writer) error {
 	for _, path := range []string{o.report, o.junit, o.tap} {
-		if info, statErr := os.Stat(path); path != "" && statErr == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		if info, statErr := os.Stat(path); path != "" && path != "-" && statErr == nil && info.Mode().IsRegular() && info.Size() == 0 {
 			err = errors.Join(err, os.Remove(path))
 		}
 	}

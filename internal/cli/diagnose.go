@@ -36,8 +36,8 @@ Exit status: 0 nothing found, 1 findings that ask for action, 2 wrong usage, 3 c
   xfrmscope diagnose --netns gw --json | jq '.findings[].id'`,
 		Args: cobra.NoArgs,
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
-			if o.duration < 0 {
-				return &usageError{fmt.Errorf("--for %s: a duration is not negative", o.duration)}
+			if err := checkDuration(o.duration); err != nil {
+				return err
 			}
 			doc, err := diagnose(cmd.Context(), &o.live, o.duration, cmd.ErrOrStderr())
 			if err != nil {

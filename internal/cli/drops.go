@@ -58,6 +58,9 @@ Exit status: 0 observed, 2 wrong usage, 3 cannot observe. Drops are no findings.
 			if err := o.check(); err != nil {
 				return &usageError{err}
 			}
+			if err := checkDuration(o.duration); err != nil {
+				return err
+			}
 			return watchDrops(cmd.Context(), &o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		}),
 	}

@@ -105,6 +105,14 @@ func (o *liveOptions) ready() error {
 	return nil
 }
 
+// checkDuration judges --for.
+func checkDuration(d time.Duration) error {
+	if d < 0 {
+		return &usageError{fmt.Errorf("--for %s: a duration is not negative", d)}
+	}
+	return nil
+}
+
 // addDuration adds --for, which 0 turns into "until interrupted".
 func addDuration(cmd *cobra.Command, d *time.Duration, value time.Duration) {
 	cmd.Flags().DurationVar(d, "for", value, "how long to observe, e.g. 30s, 10m; 0: until Ctrl-C")

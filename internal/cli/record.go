@@ -53,6 +53,9 @@ Exit status: 0 recorded, 2 wrong usage, 3 cannot observe or write.`,
 			if err := o.check(); err != nil {
 				return &usageError{err}
 			}
+			if err := checkDuration(o.duration); err != nil {
+				return err
+			}
 			o.live.marks = marksEvery
 			return keepRun(cmd.Context(), &o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		}),
@@ -76,8 +79,6 @@ const maxSizeMin = 16_000
 
 func (o *recordOptions) check() error {
 	switch {
-	case o.duration < 0:
-		return fmt.Errorf("--for %s: a duration is not negative", o.duration)
 	case o.interval < intervalMin:
 		return fmt.Errorf("--interval %s: %s at least", o.interval, intervalMin)
 	case o.maxSize != 0 && o.maxSize < maxSizeMin:

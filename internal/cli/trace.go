@@ -51,6 +51,12 @@ Exit status: 0 observed, 2 wrong usage, 3 cannot observe. Events are no findings
 			if err := o.filter.check(); err != nil {
 				return &usageError{err}
 			}
+			if o.live.eventsPerSec == 0 {
+				return &usageError{errors.New("--rate 0: at least one event per second must be allowed")}
+			}
+			if err := checkDuration(o.duration); err != nil {
+				return err
+			}
 			return trace(cmd.Context(), &o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		}),
 	}

@@ -5,6 +5,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -68,11 +69,8 @@ func (f *traceFilter) check() error {
 		}
 		f.parsed.Peers = append(f.parsed.Peers, p)
 	}
-	for _, id := range f.reqids {
-		if id == 0 || id > 1<<32-1 {
-			return fmt.Errorf("--reqid %d: a reqid is 1 to %d", id, uint32(1<<32-1))
-		}
-		f.parsed.ReqIDs = append(f.parsed.ReqIDs, uint32(id))
+	if f.parsed.ReqIDs, err = parseReqIDs(f.reqids); err != nil {
+		return err
 	}
 	for _, d := range f.directions {
 		i := slices.Index([]string{"in", "out"}, d)
@@ -97,6 +95,17 @@ func (f *traceFilter) check() error {
 		}
 	}
 	return nil
+}
+
+// parseReqIDs takes the values of --reqid. 0 is what an SA without one has.
+func parseReqIDs(ids []uint) (out []uint32, err error) {
+	for _, id := range ids {
+		if id == 0 || id > math.MaxUint32 {
+			return nil, fmt.Errorf("--reqid %d: a reqid is 1 to %d", id, uint32(math.MaxUint32))
+		}
+		out = append(out, uint32(id))
+	}
+	return out, nil
 }
 
 // kernel gives what the kernel programs are told. Devices are looked up by name in the observed namespace;

@@ -56,12 +56,13 @@ observe.`,
 		Args: cobra.NoArgs,
 		RunE: work(func(cmd *cobra.Command, _ []string) error {
 			switch {
-			case o.duration < 0:
-				return &usageError{fmt.Errorf("--for %s: a duration is not negative", o.duration)}
 			case o.interval < 100*time.Millisecond:
 				return &usageError{fmt.Errorf("--interval %s: at least 100ms", o.interval)}
 			case o.window != 0 && o.window < 2*o.interval:
 				return &usageError{fmt.Errorf("--window %s: at least twice the interval, or 0 for the whole run", o.window)}
+			}
+			if err := checkDuration(o.duration); err != nil {
+				return err
 			}
 			return watch(cmd.Context(), &o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		}),
