@@ -89,6 +89,9 @@ func reportRecording(path string, o *reportOptions, stdout, progress io.Writer) 
 	if !span.From.IsZero() && !span.To.IsZero() && !span.From.Before(span.To) {
 		return &usageError{fmt.Errorf("--from %s --to %s: the end is not after the beginning", &o.from, &o.to)}
 	}
+	if sameFile(path, o.out) {
+		return &usageError{fmt.Errorf("--output %s: that is the recording", o.out)}
+	}
 	run, err := record.Replay(path, span)
 	if err != nil {
 		return err
@@ -118,6 +121,16 @@ func reportRecording(path string, o *reportOptions, stdout, progress io.Writer) 
 		return errFindings
 	}
 	return nil
+}
+
+// sameFile says whether both names are those of one file.
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	y, err := os.Stat(b)
+	return err == nil && os.SameFile(x, y)
 }
 
 // writeReport writes one form. A page needs the run a second time: only its end tells which SAs are worth a

@@ -136,7 +136,7 @@ func (f *feeder) flush() error {
 	case errno == unix.EINTR:
 		// The packets have been counted, see the package comment. The verdict was not written.
 	case errno == unix.EINVAL && !f.batch:
-		return errors.New("run the wire program: this kernel cannot pass a packet's time to it, that needs Linux 5.14")
+		return errors.New("run the wire program: this kernel cannot pass a packet's time to it, that needs Linux 5.15")
 	case errno != 0:
 		return fmt.Errorf("run the wire program: %w", errno)
 	case f.batch && f.attr.retval != driverBase+queued:
