@@ -12,6 +12,7 @@
 #define RTCF_LOCAL     0x80000000 /* RTF_LOCAL of IPv6 has the same value */
 #define PACKET_OTHER   3	  /* PACKET_OTHERHOST: another host's, seen in promiscuous mode */
 #define KEEPALIVE_SIZE (sizeof(struct udphdr) + 1)
+#define NO_HEADER      0xffff /* (u16)~0U: the header's place is not known yet */
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -135,15 +136,29 @@ static __always_inline bool on_natt_port(__u16 port)
 	return false;
 }
 
-/* Below the UDP header: IKE, a keepalive, or ESP (RFC 3948 section 2). False: nothing of ours. */
-static __always_inline bool read_udp(struct drop_key *key, void *at)
-{
-	struct {
-		struct udphdr udp;
-		__be32 word;
-	} __attribute__((packed)) h = {};
+/* A UDP header and what is behind it: the SPI, or the non-ESP marker. */
+struct udp_word {
+	struct udphdr udp;
+	__be32 word;
+} __attribute__((packed));
 
-	bpf_probe_read_kernel(&h, sizeof(h), at);
+/*
+ * `linear` bytes of it are the packet's. Drivers may leave all that is behind the headers in pages, and then
+ * the word is whatever this memory was used for before.
+ */
+static __always_inline void read_udp_word(struct udp_word *h, const void *at, __u32 linear)
+{
+	bpf_probe_read_kernel(h, sizeof(*h), at);
+	if (linear < sizeof(*h))
+		h->word = 0;
+}
+
+/* Below the UDP header: IKE, a keepalive, or ESP (RFC 3948 section 2). False: nothing of ours. */
+static __always_inline bool read_udp(struct drop_key *key, void *at, __u32 linear)
+{
+	struct udp_word h = {};
+
+	read_udp_word(&h, at, linear);
 	key->sport = bpf_ntohs(h.udp.source);
 	key->dport = bpf_ntohs(h.udp.dest);
 	key->proto = IPPROTO_UDP;
@@ -152,8 +167,11 @@ static __always_inline bool read_udp(struct drop_key *key, void *at)
 		return key->dport == IKE_PORT || key->sport == IKE_PORT;
 	if (bpf_ntohs(h.udp.len) == KEEPALIVE_SIZE) {
 		key->stage = DROP_KEEPALIVE;
-	} else if (h.word && bpf_ntohs(h.udp.len) >= sizeof(h.udp) + 8) {
-		/* SPI and number at least; what is behind a shorter datagram is not part of it. */
+	} else if ((h.word || linear < sizeof(h)) && bpf_ntohs(h.udp.len) >= sizeof(h.udp) + 8) {
+		/*
+		 * SPI and number at least; what is behind a shorter datagram is not part of it. Where the
+		 * word is out of reach, ESP is far more likely than IKE.
+		 */
 		key->stage = DROP_BEFORE_XFRM;
 		key->proto = IPPROTO_ESP;
 		key->spi = bpf_ntohl(h.word);
@@ -164,12 +182,13 @@ static __always_inline bool read_udp(struct drop_key *key, void *at)
 static __always_inline bool read_transport(struct drop_key *key, struct sk_buff *skb, void *head,
 					   __u32 offset, __u8 proto)
 {
+	__u32 tail = BPF_CORE_READ((struct sk_buff___drop *)skb, tail);
 	__be32 word = 0;
 
-	if (offset + sizeof(struct udphdr) > BPF_CORE_READ((struct sk_buff___drop *)skb, tail))
+	if (offset + sizeof(struct udphdr) > tail)
 		return false; /* not in the linear part, which drivers fill with all headers */
 	if (proto == IPPROTO_UDP)
-		return read_udp(key, head + offset);
+		return read_udp(key, head + offset, tail - offset);
 	if (proto != IPPROTO_ESP && proto != IPPROTO_AH)
 		return false;
 	/* RFC 4303 section 2, RFC 4302 section 2. */
@@ -182,7 +201,8 @@ static __always_inline bool read_transport(struct drop_key *key, struct sk_buff 
 
 /*
  * The outer header, where it is one of IPsec's. Of a fragmented packet the first fragment counts, as
- * it does on the wire: the others have no header to tell them by.
+ * it does on the wire: the others have no header to tell them by. Messages of sockets that are not IP's
+ * have no network header; their bytes are anybody's.
  */
 static __always_inline bool read_outer(struct drop_key *key, struct sk_buff *skb)
 {
@@ -192,6 +212,8 @@ static __always_inline bool read_outer(struct drop_key *key, struct sk_buff *skb
 	struct frag_hdr frag = {};
 	struct iphdr ip = {};
 
+	if (!offset || offset == NO_HEADER)
+		return false;
 	bpf_probe_read_kernel(&ip, sizeof(ip), head + offset);
 	if (ip.version_ihl >> 4 == 4) {
 		if ((ip.version_ihl & 0xf) < 5 || ip.frag_off & bpf_htons(IP_OFFSET))

@@ -13,8 +13,7 @@
 #define IPPROTO_ICMPV6	58
 #define IPPROTO_SCTP	132
 #define IPPROTO_UDPLITE 136
-#define NO_HEADER	0xffff /* (u16)~0U: the header's place is not known yet */
-#define EXTENSIONS	4      /* IPv6 extension headers that are followed */
+#define EXTENSIONS	4 /* IPv6 extension headers that are followed */
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -113,14 +112,12 @@ static __always_inline void read_device(struct drops_key *key, struct sk_buff *s
 	bpf_probe_read_kernel_str(key->ifname, sizeof(key->ifname), d->name);
 }
 
-static __always_inline void any_udp(struct drops_key *key, struct drops_packet *p, const void *at)
+static __always_inline void any_udp(struct drops_key *key, struct drops_packet *p, const void *at,
+				    __u32 linear)
 {
-	struct {
-		struct udphdr udp;
-		__be32 word;
-	} __attribute__((packed)) h = {};
+	struct udp_word h = {};
 
-	bpf_probe_read_kernel(&h, sizeof(h), at);
+	read_udp_word(&h, at, linear);
 	p->sport = bpf_ntohs(h.udp.source);
 	p->dport = bpf_ntohs(h.udp.dest);
 	if (!on_natt_port(p->dport) && !on_natt_port(p->sport))
@@ -132,8 +129,9 @@ static __always_inline void any_udp(struct drops_key *key, struct drops_packet *
 	key->sa_proto = IPPROTO_ESP;
 }
 
-/* `at` is where the transport header lies, of which at least eight bytes are readable. */
-static __always_inline void any_transport(struct drops_key *key, struct drops_packet *p, const void *at)
+/* `at` is where the transport header lies, of which `linear` bytes are readable, at least eight. */
+static __always_inline void any_transport(struct drops_key *key, struct drops_packet *p, const void *at,
+					  __u32 linear)
 {
 	__u8 byte[2] = {};
 	__be16 port[2] = {};
@@ -141,7 +139,7 @@ static __always_inline void any_transport(struct drops_key *key, struct drops_pa
 
 	switch (key->proto) {
 	case IPPROTO_UDP:
-		any_udp(key, p, at);
+		any_udp(key, p, at, linear);
 		return;
 	case IPPROTO_TCP:
 	case IPPROTO_SCTP:
@@ -185,7 +183,7 @@ static __always_inline void any_ipv4(struct drops_key *key, struct drops_packet 
 		p->length = bpf_ntohs(ip.tot_len);
 	offset += (ip.version_ihl & 0xf) * 4;
 	if (!(ip.frag_off & bpf_htons(IP_OFFSET)) && offset + 8 <= tail)
-		any_transport(key, p, head + offset);
+		any_transport(key, p, head + offset, tail - offset);
 }
 
 static __always_inline void any_ipv6(struct drops_key *key, struct drops_packet *p, void *head, __u32 offset,
@@ -222,7 +220,7 @@ static __always_inline void any_ipv6(struct drops_key *key, struct drops_packet 
 		}
 	}
 	if (offset + 8 <= tail)
-		any_transport(key, p, head + offset);
+		any_transport(key, p, head + offset, tail - offset);
 }
 
 /* Addresses and ports where the packet is IP and its headers are in the linear part. */

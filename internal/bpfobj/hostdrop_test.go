@@ -4,6 +4,7 @@ package bpfobj
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -93,10 +94,7 @@ func sendESP(t *testing.T, spi uint32, count int) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	p := make([]byte, 20+40)
-	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_ESP
-	copy(p[12:], []byte{127, 0, 0, 1, 127, 0, 0, 1})
-	binary.BigEndian.PutUint32(p[20:], spi)
+	p := espPacket(spi)
 	for range count {
 		if err := unix.Sendto(fd, p, 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 			t.Fatal(err)
@@ -125,6 +123,27 @@ func sendUDP(t testing.TB, to string, count int, payload []byte) {
 	}
 }
 
+// dropMessage closes a socket of this host on a message that nobody has read, which then is dropped.
+func dropMessage(t *testing.T, message []byte) {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Send(pair[0], message, 0), unix.Close(pair[1]), unix.Close(pair[0])); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// espPacket is an IPv4 packet with an ESP header.
+func espPacket(spi uint32) []byte {
+	p := make([]byte, 20+40)
+	p[0], p[8], p[9] = 0x45, 64, unix.IPPROTO_ESP
+	copy(p[12:], []byte{127, 0, 0, 1, 127, 0, 0, 1})
+	binary.BigEndian.PutUint32(p[20:], spi)
+	return p
+}
+
 // TestHostDrop drops packets of each kind, and packets of no interest, in another namespace too.
 func TestHostDrop(t *testing.T) {
 	l := openDropLab(t)
@@ -136,6 +155,7 @@ func TestHostDrop(t *testing.T) {
 	sendUDP(t, "127.0.0.1:4500", 2, []byte{0xff})
 	sendUDP(t, "127.0.0.1:4500", 8, []byte{1, 2, 3, 4}) // too short for ESP
 	sendUDP(t, "127.0.0.1:9999", 50, esp)
+	dropMessage(t, espPacket(0xc0ffee04)) // no packet, whatever a user writes into it
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Fatal(err)
 	}
