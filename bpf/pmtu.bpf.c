@@ -132,21 +132,15 @@ static __always_inline int on_local_error(struct sk_buff *skb, int mtu)
 static __always_inline int told(struct sk_buff *skb, __u32 mtu, __u32 took)
 {
 	struct pmtu_event e = {};
+	const __be16 *ports = (const __be16 *)&e.ports;
 	void *ip = network_header(skb);
 	__u8 version;
 
 	if (!describe(&e, skb, packet_data(skb), false))
 		return 0;
 	/* Of UDP only what ESP in UDP makes use of. A short quotation ends before the SPI. */
-	if (e.key.proto == IPPROTO_UDP) {
-		__be16 ports[2];
-		__u32 header = e.key.family == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
-
-		if (!e.key.spi &&
-		    (!packet_read(ports, sizeof(ports), (void *)skb, packet_data(skb) + header) ||
-		     (!natt_port(ports[0]) && !natt_port(ports[1]))))
-			return 0;
-	}
+	if (e.key.proto == IPPROTO_UDP && !e.key.spi && !natt_port(ports[0]) && !natt_port(ports[1]))
+		return 0;
 	e.key.kind = PMTU_TOLD;
 	e.key.mtu = mtu;
 	e.took = took;

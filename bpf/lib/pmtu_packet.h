@@ -69,6 +69,8 @@ static __noinline bool describe(struct pmtu_event *e, struct sk_buff *from, cons
 		if (!packet_read(&h, sizeof(h), skb, ip))
 			return false;
 		header = (h.version_ihl & 15) * 4;
+		if (header < sizeof(h))
+			return false;
 		k->family = 4;
 		k->proto = h.protocol;
 		e->size = bpf_ntohs(h.tot_len);
