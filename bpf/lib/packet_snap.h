@@ -19,31 +19,42 @@
 #define SCTP_HEADER   12
 #define EXT_SHOWN     3 /* IPv6 extension headers that are followed */
 
-/* The header of the protocol that follows IP; `outer`: it may be ESP in UDP (RFC 3948). */
-static __always_inline __u32 transport_bytes(void *at, __u8 proto, bool outer)
+/* The linear part ends before it is known how long the headers are. */
+#define OUT_OF_REACH 0x10000
+
+/* Reads from the packet's linear part, of which `left` bytes follow. What lies behind it is not the packet's.
+ */
+static __always_inline bool linear_read(void *to, __u32 size, const void *at, __u32 left)
 {
-	struct {
-		struct udphdr udp;
-		__be32 word;
-	} __attribute__((packed)) u = {};
+	return left >= size && !bpf_probe_read_kernel(to, size, at);
+}
+
+static __always_inline bool carries_esp(__be16 port)
+{
+	UNROLL
+	for (int i = 0; i < NATT_PORTS; i++)
+		if (cfg_natt_ports[i] && port == bpf_htons(cfg_natt_ports[i]))
+			return true;
+	return false;
+}
+
+/* The header of the protocol that follows IP; `outer`: it may be ESP in UDP (RFC 3948). */
+static __always_inline __u32 transport_bytes(void *at, __u32 left, __u8 proto, bool outer)
+{
+	__be16 port[2] = {};
 	__u8 offset = 0;
 
 	switch (proto) {
 	case IPPROTO_TCP:
-		bpf_probe_read_kernel(&offset, 1, at + 12);
+		if (left < 13 || !linear_read(&offset, 1, at + 12, left - 12))
+			return OUT_OF_REACH;
 		return (offset >> 4) * 4;
 	case IPPROTO_UDP:
 		if (!outer)
 			return sizeof(struct udphdr);
-		bpf_probe_read_kernel(&u, sizeof(u), at);
-		UNROLL
-		for (int i = 0; i < NATT_PORTS; i++) {
-			__u16 port = cfg_natt_ports[i];
-
-			if (port && (u.udp.dest == bpf_htons(port) || u.udp.source == bpf_htons(port)))
-				return sizeof(struct udphdr) + ESP_SHOWN;
-		}
-		return sizeof(struct udphdr);
+		if (!linear_read(port, sizeof(port), at, left))
+			return OUT_OF_REACH;
+		return sizeof(struct udphdr) + (carries_esp(port[0]) || carries_esp(port[1]) ? ESP_SHOWN : 0);
 	case IPPROTO_ICMP:
 	case IPPROTO_ICMP6:
 		return ICMP_HEADER;
@@ -57,36 +68,65 @@ static __always_inline __u32 transport_bytes(void *at, __u8 proto, bool outer)
 	return 0;
 }
 
-/* Bytes of headers from the IP header on; 0: it is none. `proto` replaces what IPv4 says, unless 0. */
-static __always_inline __u32 header_bytes(void *ip, __u8 proto, bool outer)
+static __always_inline bool is_extension(__u8 type)
+{
+	return type == IPPROTO_HOPOPTS || type == IPPROTO_ROUTING || type == IPPROTO_DSTOPTS ||
+	       type == IPPROTO_FRAGMENT;
+}
+
+/*
+ * Bytes of headers from the IP header on, of which `linear` are at hand; 0: it is none. `proto`, unless 0,
+ * stands in for ESP's own number, which is the IP header's or, of IPv6, that of its last extension.
+ */
+static __noinline __u32 header_bytes(void *ip, __u32 linear, __u8 proto, bool outer)
 {
 	struct ipv6hdr ip6 = {};
+	struct frag_hdr ext = {}; /* every extension header begins alike and has at least eight bytes */
 	struct iphdr ip4 = {};
-	__u8 next[2], type;
+	__u8 version = 0, type;
 	__u32 at;
 
-	bpf_probe_read_kernel(&ip4, sizeof(ip4), ip);
-	if (ip4.version_ihl >> 4 == 4) {
+	if (!linear_read(&version, 1, ip, linear))
+		return OUT_OF_REACH;
+	if (version >> 4 == 4) {
+		if (!linear_read(&ip4, sizeof(ip4), ip, linear))
+			return OUT_OF_REACH;
 		at = (ip4.version_ihl & 0xf) * 4;
+		if (at < sizeof(ip4))
+			return 0;
 		if (ip4.frag_off & bpf_htons(IP_OFFSET))
 			return at;
-		return at + transport_bytes(ip + at, proto ? proto : ip4.protocol, outer);
+		type = proto ? proto : ip4.protocol;
+		return at + transport_bytes(ip + at, linear > at ? linear - at : 0, type, outer);
 	}
-	if (ip4.version_ihl >> 4 != 6)
+	if (version >> 4 != 6)
 		return 0;
-	bpf_probe_read_kernel(&ip6, sizeof(ip6), ip);
+	if (!linear_read(&ip6, sizeof(ip6), ip, linear))
+		return OUT_OF_REACH;
 	at = sizeof(ip6);
-	type = proto ? proto : ip6.nexthdr;
+	type = ip6.nexthdr;
+	if (!is_extension(type) && proto) {
+		type = proto;
+		proto = 0;
+	}
 	UNROLL
 	for (int i = 0; i < EXT_SHOWN; i++) {
-		if (type != IPPROTO_HOPOPTS && type != IPPROTO_ROUTING && type != IPPROTO_DSTOPTS &&
-		    type != IPPROTO_FRAGMENT)
+		bool fragment = type == IPPROTO_FRAGMENT;
+
+		if (!is_extension(type))
 			break;
-		bpf_probe_read_kernel(next, sizeof(next), ip + at);
-		at += type == IPPROTO_FRAGMENT ? sizeof(struct frag_hdr) : next[1] * 8 + 8;
-		type = next[0];
+		if (linear < at || !linear_read(&ext, sizeof(ext), ip + at, linear - at))
+			return OUT_OF_REACH;
+		at += fragment ? sizeof(ext) : (((__u8 *)&ext)[1] + 1) * 8;
+		if (fragment && ext.frag_off & bpf_htons(IP6_OFFSET))
+			return at; /* the rest is payload, as in IPv4 */
+		type = ext.nexthdr;
+		if (!is_extension(type) && proto) {
+			type = proto;
+			proto = 0;
+		}
 	}
-	return at + transport_bytes(ip + at, type, outer);
+	return at + transport_bytes(ip + at, linear > at ? linear - at : 0, type, outer);
 }
 
 /* Fields that no other object reads. A flavour of a kernel struct is found under the name before ___. */
@@ -116,7 +156,7 @@ static __always_inline void packet_from_stack(struct packet_head *h, struct pack
 	h->wire_len = linear + BPF_CORE_READ(more, data_len);
 	shared = head + BPF_CORE_READ(more, end);
 	h->segments = BPF_CORE_READ(shared, gso_size) ? BPF_CORE_READ(shared, gso_segs) : 0;
-	want = header_bytes(ip, h->inner, outer);
+	want = header_bytes(ip, linear, h->inner, outer);
 	if (want && cfg_snaplen)
 		want = cfg_snaplen;
 	if (want > h->wire_len)

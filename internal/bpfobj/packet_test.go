@@ -32,7 +32,8 @@ type record struct {
 	Data []byte
 }
 
-func loadTape(t testing.TB, c PacketConfig) *tape {
+// loadTape loads the programs of TC, or those of the stack that are named (asRawTracepoints).
+func loadTape(t testing.TB, c PacketConfig, stack ...string) *tape {
 	t.Helper()
 	needBPF(t)
 	spec, err := LoadPacket()
@@ -48,9 +49,13 @@ func loadTape(t testing.TB, c PacketConfig) *tape {
 	if err := ConfigurePacket(spec, c); err != nil {
 		t.Fatal(err)
 	}
-	for name, p := range spec.Programs {
-		if p.Type != ebpf.SchedCLS {
-			delete(spec.Programs, name)
+	if len(stack) > 0 {
+		asRawTracepoints(spec, stack...)
+	} else {
+		for name, p := range spec.Programs {
+			if p.Type != ebpf.SchedCLS {
+				delete(spec.Programs, name)
+			}
 		}
 	}
 	coll, err := ebpf.NewCollection(spec)
