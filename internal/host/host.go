@@ -26,18 +26,18 @@ var espModules = []string{"esp4_offload", "esp6_offload"}
 
 // Source reads one network namespace. It is not safe for concurrent use.
 type Source struct {
-	ns    *netns.Handle
-	links *netlink.Handle
-	tool  *ethtool.Ethtool
-	sysfs *sysfs
-	fixed map[int]fixed // by index of the device: what its driver was asked once
-	notes []string
+	ns       *netns.Handle
+	links    *netlink.Handle
+	tool     *ethtool.Ethtool
+	sysfs    *sysfs
+	settings map[int]deviceSettings // by index of the device
+	notes    []string
 }
 
 // Open prepares to read a namespace, which stays the caller's. What is not readable here is not an
 // error; each Host says it in its notes.
 func Open(ns *netns.Handle) *Source {
-	s := &Source{ns: ns, fixed: map[int]fixed{}}
+	s := &Source{ns: ns, settings: map[int]deviceSettings{}}
 	err := ns.Do(func() (err error) {
 		s.sysfs, err = openSysfs()
 		if errors.Is(err, unix.EPERM) && ns.SocketFD() == 0 {

@@ -134,3 +134,32 @@ func TestReadsTheNamespaceItWasGiven(t *testing.T) {
 		t.Errorf("CPUs: %+v", h.CPUs)
 	}
 }
+
+// TestSettingsAreAskedForAgain changes a device during a run, as who follows a remedy does.
+func TestSettingsAreAskedForAgain(t *testing.T) {
+	s := Open(inside(t))
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	gro := func() (on bool, index int) {
+		t.Helper()
+		h, err := s.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := h.Links[slices.IndexFunc(h.Links, func(l ledger.Link) bool { return l.Name == "left" })]
+		return left.Features["rx-gro"], left.Index
+	}
+	before, index := gro()
+	if err := s.tool.Change("left", map[string]bool{"rx-gro": !before}); err != nil {
+		t.Fatal(err)
+	}
+	old := s.settings[index]
+	old.asked = old.asked.Add(-askAgain)
+	s.settings[index] = old
+	if after, _ := gro(); after == before {
+		t.Errorf("rx-gro is still %v", after)
+	}
+}

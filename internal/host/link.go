@@ -8,6 +8,7 @@ import (
 	"net"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
@@ -15,14 +16,19 @@ import (
 	"xfrmscope/internal/ledger"
 )
 
-// fixed is what a device was asked once: it does not move while packets flow.
-type fixed struct {
+// deviceSettings are what a device is asked for now and then: they do not move with the packets, but somebody may change
+// them while a run without end goes on.
+type deviceSettings struct {
+	asked        time.Time
 	name, driver string
 	features     map[string]bool
 	ring         ethtool.Ring
 	rx, tx       int // queues in use, 0 where the driver does not tell
 	rps          []string
 }
+
+// askAgain is how old a device's settings may be.
+const askAgain = time.Minute
 
 // telling are the features that touch ESP, by the kernel's names (netdev_features_strings).
 var telling = []string{
@@ -66,9 +72,9 @@ func (s *Source) readLinks() ([]ledger.Link, error) {
 		}
 		out = append(out, link)
 	}
-	for index := range s.fixed {
+	for index := range s.settings {
 		if !present[index] {
-			delete(s.fixed, index)
+			delete(s.settings, index)
 		}
 	}
 	slices.SortFunc(out, func(a, b ledger.Link) int { return a.Index - b.Index })
@@ -78,9 +84,9 @@ func (s *Source) readLinks() ([]ledger.Link, error) {
 // askDriver adds what ethtool and sysfs know. Drivers need not answer any of it; what they do not is
 // left out.
 func (s *Source) askDriver(l *ledger.Link) {
-	f, known := s.fixed[l.Index]
-	if !known || f.name != l.Name {
-		f = fixed{name: l.Name}
+	f := s.settings[l.Index]
+	if now := time.Now(); f.name != l.Name || now.Sub(f.asked) >= askAgain {
+		f = deviceSettings{name: l.Name, asked: now}
 		if s.tool != nil {
 			f.ask(s.tool)
 		}
@@ -89,7 +95,7 @@ func (s *Source) askDriver(l *ledger.Link) {
 				f.rps = rps
 			}
 		}
-		s.fixed[l.Index] = f
+		s.settings[l.Index] = f
 	}
 	l.Driver, l.Features, l.RPS = f.driver, f.features, f.rps
 	l.RingRx, l.RingRxMax = f.ring.RxPending, f.ring.RxMaxPending
@@ -115,7 +121,7 @@ func (s *Source) askDriver(l *ledger.Link) {
 	}
 }
 
-func (f *fixed) ask(tool *ethtool.Ethtool) {
+func (f *deviceSettings) ask(tool *ethtool.Ethtool) {
 	if name, err := tool.DriverName(f.name); err == nil {
 		f.driver = name
 	}
