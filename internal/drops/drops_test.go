@@ -304,3 +304,17 @@ packets  share  reason       where           device           SA
 		t.Errorf("text (-want +got):\n%s", diff)
 	}
 }
+
+// TestNamesSteerNoTerminal: a device may have any name without slash, colon and blank (dev_valid_name).
+func TestNamesSteerNoTerminal(t *testing.T) {
+	what := What{Location: "0x1", Interface: "a\x1b[2J", Netns: "b\u009b2J\n", Protocol: "UDP"}
+	var b bytes.Buffer
+	if err := Write(&b, []Row{{Packets: 1, What: what}}, Total{Packets: 1, Rows: 1, Shown: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{b.String(), Drop{What: what}.Line("now")} {
+		if !strings.Contains(text, "a?[2J") || !strings.Contains(text, "b?2J?") {
+			t.Errorf("names are written as they are: %q", text)
+		}
+	}
+}

@@ -40,8 +40,9 @@ func (s *Session) Report() ([]Row, Total, error) {
 	}
 	t.Packets += t.Lost["table_full"]
 	t.Rows = len(rows)
+	// A row may have been made this moment and have nothing counted in it yet.
 	for i := range rows {
-		rows[i].Share = 100 * float64(rows[i].Packets) / float64(t.Packets)
+		rows[i].Share = 100 * float64(rows[i].Packets) / float64(max(t.Packets, 1))
 	}
 	t.Shown = len(rows)
 	return rows, t, nil

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Line writes one drop as a line of `drops --follow`, with `when` in front; its stack, if there is one,
@@ -38,14 +39,25 @@ func (w *What) device() string {
 	if w.Interface == "" {
 		return "none"
 	}
-	return w.Interface
+	return clean(w.Interface)
 }
 
 func (w *What) space() string {
 	if w.NoNetns {
 		return "unknown"
 	}
-	return w.Netns
+	return clean(w.Netns)
+}
+
+// clean keeps names from steering the terminal: devices and namespaces are named by whoever made them, with
+// --all-netns in a container.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 func (sa *SA) text() string {

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strings"
+	"unicode"
 )
 
 // Block types of pcapng (draft-ietf-opsawg-pcapng section 4). The section header's number reads the
@@ -239,14 +241,12 @@ func (f *ng) next(r *Reader, p *Packet) error {
 	return nil
 }
 
-// printable makes a name from a file fit for a terminal.
+// printable makes a name from a file fit for a terminal, which also heeds controls beyond ASCII.
 func printable(b []byte) string {
-	out := make([]rune, 0, len(b))
-	for _, c := range string(b) {
-		if c < ' ' || c == 0x7f {
-			c = '?'
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
 		}
-		out = append(out, c)
-	}
-	return string(out)
+		return r
+	}, string(b))
 }
