@@ -10,7 +10,7 @@
 #include "packet_ring.h"
 #include "parse.h"
 
-/* See PULL_BYTES of wire.bpf.c. */
+/* See PULL_BYTES of tc.h. */
 #define PACKET_PULL 256
 
 struct packet_note {
@@ -126,7 +126,7 @@ static __always_inline bool packet_look(struct __sk_buff *skb, enum packet_point
 	return true;
 }
 
-/* Headers in pages are pulled into the linear part, which moves bytes and changes none (wire.bpf.c). */
+/* Headers in pages are pulled into the linear part, which moves bytes and changes none (tc.h). */
 static __always_inline int packet_at_tc(struct __sk_buff *skb, enum packet_point point, bool l3)
 {
 	if (packet_look(skb, point, l3, false))
