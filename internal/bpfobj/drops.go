@@ -3,7 +3,6 @@
 package bpfobj
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 
@@ -81,7 +80,7 @@ func ConfigureDrops(spec *ebpf.CollectionSpec, c DropsConfig) error {
 	var prefixes [DropsFilters]dropsPrefix
 	for i, p := range c.Prefixes {
 		if i < len(prefixes) {
-			prefixes[i] = newDropsPrefix(p)
+			prefixes[i].Addr, prefixes[i].Mask = peerWords(p)
 		}
 	}
 	var reasons, spis [DropsFilters]uint32
@@ -121,27 +120,4 @@ func ConfigureDrops(spec *ebpf.CollectionSpec, c DropsConfig) error {
 		spec.Maps["drops_ring"].MaxEntries = 64 << 10
 	}
 	return nil
-}
-
-// newDropsPrefix writes a prefix as the kernel side compares it: IPv4 mapped, in memory order.
-func newDropsPrefix(p netip.Prefix) (out dropsPrefix) {
-	bits := p.Bits()
-	if p.Addr().Is4() {
-		bits += 96
-	}
-	a := p.Addr().As16()
-	var mask [16]byte
-	for i := range mask {
-		switch {
-		case bits >= 8*(i+1):
-			mask[i] = 0xff
-		case bits > 8*i:
-			mask[i] = byte(0xff << (8 - (bits - 8*i)))
-		}
-	}
-	for i := range 2 {
-		out.Addr[i] = binary.NativeEndian.Uint64(a[8*i:])
-		out.Mask[i] = binary.NativeEndian.Uint64(mask[8*i:])
-	}
-	return out
 }
