@@ -156,9 +156,11 @@ func (h *Handle) Close() error {
 	return h.file.Close()
 }
 
-// Do runs fn in the namespace and waits for it; a call from elsewhere waits for the one before it to end. fn runs on an operating system thread that enters the namespace once and stays in it until
-// Close, and never returns to Go's pool. So the privilege to enter it is needed for the first call only, and may be
-// given up then. Sockets that fn opens stay in the namespace and may be used elsewhere afterwards.
+// Do runs fn in the namespace and waits for it; a call from elsewhere waits for the one before it to end. Calls by fn
+// itself are run at once, if they come from its own goroutine. fn runs on an operating system thread that enters the
+// namespace once and stays in it until Close, and never returns to Go's pool. So the privilege to enter it is needed
+// for the first call only, and may be given up then. Sockets that fn opens stay in the namespace and may be used
+// elsewhere afterwards.
 func (h *Handle) Do(fn func() error) error {
 	if h.here {
 		done := make(chan error, 1)

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-
 	"unsafe"
 
 	"golang.org/x/sys/unix"
