@@ -18,6 +18,7 @@ type Source struct {
 	Ring    *ebpf.Map // of struct packet_head and bytes
 	Counts  *ebpf.Map // struct packet_count by struct packet_place
 	Chosen  *ebpf.Map // SPIs that are wanted
+	Windows *ebpf.Map // struct order_state by struct order_key; nil: nobody makes room in it
 	Devices []Device
 	Points  map[bpfobj.PacketPoint]bool // where a hook holds
 	Causes  []string                    // enum cause

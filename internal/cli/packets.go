@@ -41,6 +41,9 @@ func (s *session) recorder(o capture.Options, spis []ledger.SPI, reqids map[uint
 			}
 		}
 		rec.SetSAs(snap.SAD, snap.Names, snap.At)
+		if err := rec.MakeRoom(); err != nil {
+			return err
+		}
 		return follow.choose(rec, snap.SAD, snap.At)
 	}
 	return rec, nil
@@ -87,8 +90,8 @@ func (s *session) packetSource() (src capture.Source, err error) {
 	if err != nil {
 		return src, err
 	}
-	src = capture.Source{Ring: from.Ring, Counts: from.Counts, Chosen: from.Chosen, Points: from.Points, Causes: names.Cause,
-		Missed: s.missed}
+	src = capture.Source{Ring: from.Ring, Counts: from.Counts, Chosen: from.Chosen, Windows: from.Windows, Points: from.Points,
+		Causes: names.Cause, Missed: s.missed}
 	for _, d := range from.Devices {
 		src.Devices = append(src.Devices, capture.Device{Index: d.Index, Name: d.Name, Ethernet: d.Layer == probe.LayerEthernet})
 	}

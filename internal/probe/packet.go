@@ -33,6 +33,7 @@ type PacketSource struct {
 	Ring    *ebpf.Map                   // struct packet_head and the packet's bytes
 	Counts  *ebpf.Map                   // struct packet_count by struct packet_place
 	Chosen  *ebpf.Map                   // SPIs that are wanted
+	Windows *ebpf.Map                   // struct order_state by struct order_key
 	Devices []Device                    // on whose wire a hook holds
 	Points  map[bpfobj.PacketPoint]bool // where a hook holds
 }
@@ -226,6 +227,6 @@ func (s *Set) Packets() (src PacketSource, ok bool) {
 			points[p] = true
 		}
 	}
-	return PacketSource{Ring: m["packets"], Counts: m["packet_counts"], Chosen: m["chosen_spis"],
+	return PacketSource{Ring: m["packets"], Counts: m["packet_counts"], Chosen: m["chosen_spis"], Windows: m["order_states"],
 		Devices: slices.Clone(s.packet.devices), Points: points}, true
 }
