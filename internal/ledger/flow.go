@@ -85,6 +85,9 @@ func (l *Ledger) observeFlows(s Snapshot, baseline bool) {
 			f = &flow{}
 			l.flows[key] = f
 		}
+		if f.now.Opened == 0 || anew {
+			l.flowsMet++
+		}
 		for i := range f.ends {
 			now := flowCounts(&r.Ends[i], t.Clock)
 			switch {
@@ -147,9 +150,9 @@ func (l *Ledger) flowReport() *Flows {
 			all = append(all, r)
 		}
 	}
-	// What was opened and is not known any more was thrown out of a table.
+	// What was opened and was in no reading was thrown out of the kernel's table before.
 	out.Seen = max(int64(len(all)), opened)
-	out.Forgotten = max(0, opened+l.flowsBefore-int64(len(l.flows)))
+	out.Forgotten = max(0, opened+l.flowsBefore-l.flowsMet)
 	picked := map[flowKey]bool{}
 	for _, measure := range []func(*Flow) int64{
 		func(f *Flow) int64 { return f.Ends[0].Zero.TotalUS + f.Ends[1].Zero.TotalUS },

@@ -56,6 +56,9 @@ func TestFlowCounts(t *testing.T) {
 		if len(f.List) != 1 || f.List[0].Ends[0].Segments != tc.want {
 			t.Errorf("%s: %+v, want %d segments", tc.name, f.List, tc.want)
 		}
+		if f.Forgotten != 0 {
+			t.Errorf("%s: %d flows are said to have escaped, and each was read", tc.name, f.Forgotten)
+		}
 	}
 	if f := observed(tableOf(10*time.Second, 1, first), tableOf(20*time.Second, 1, first)); len(f.List) != 0 || f.Seen != 0 {
 		t.Errorf("a silent flow is listed: %+v", f)
@@ -112,5 +115,22 @@ func TestFlowsListed(t *testing.T) {
 		if got := f.List[i].Ends[0].Addr.String(); got != want {
 			t.Errorf("place %d: %s, want %s", i, got, want)
 		}
+	}
+}
+
+// Flows that the ledger itself lets go of, because there were too many, were read, and none has escaped.
+func TestFlowsLetGo(t *testing.T) {
+	const each, looks = 6000, 3
+	snaps := []ledger.Snapshot{tableOf(0, 0)}
+	for look := range looks {
+		at := time.Duration(look+1) * 10 * time.Second
+		var flows []ledger.FlowReading
+		for n := range each {
+			flows = append(flows, connection(look*each+n, at, 1))
+		}
+		snaps = append(snaps, tableOf(at+time.Second, uint64((look+1)*each), flows...))
+	}
+	if f := observed(snaps...); f.Seen != looks*each || f.Forgotten != 0 {
+		t.Errorf("seen %d, forgotten %d", f.Seen, f.Forgotten)
 	}
 }

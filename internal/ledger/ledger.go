@@ -40,6 +40,7 @@ type Ledger struct {
 	flowsPast   flowSum // those that are not remembered any more
 	flowsSeen   bool
 	flowsBefore int64 // in the kernel's table at the baseline
+	flowsMet    int64 // entries of that table that were read, those before the run among them
 	fates       tally[string]
 
 	stat    tally[string]
