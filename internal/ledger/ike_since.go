@@ -5,7 +5,8 @@ package ledger
 import "time"
 
 // since leaves of an account of IKE what happened after an earlier one. Times to answer cannot be
-// subtracted: they stay those of the whole account.
+// subtracted: they stay those of the whole account. A peer or an IKE SA that was given up for want of room
+// and came back has begun anew since, which its first message tells.
 func (k IKE) since(before *IKE, start time.Time) IKE {
 	if before == nil {
 		return k
@@ -28,7 +29,7 @@ func (k IKE) since(before *IKE, start time.Time) IKE {
 	}
 	now := []IKEPeer{}
 	for _, p := range k.Peers {
-		if old := peers[of(&p)]; old != nil {
+		if old := peers[of(&p)]; old != nil && old.First.Equal(p.First) {
 			p = p.since(old)
 		}
 		if p.Sent+p.Received > 0 || len(p.Exchanges) > 0 {
@@ -37,16 +38,24 @@ func (k IKE) since(before *IKE, start time.Time) IKE {
 	}
 	k.Peers = now
 
-	sas := map[IKESPI]IKESA{}
-	for _, sa := range before.SAs {
-		sas[sa.InitiatorSPI] = sa
+	type known struct {
+		ends ends
+		spi  IKESPI
+	}
+	sas := map[known]*IKESA{}
+	one := func(sa *IKESA) known {
+		return known{ends{sa.Local.Addr().String(), sa.Remote.Addr().String()}, sa.InitiatorSPI}
+	}
+	for i := range before.SAs {
+		sas[one(&before.SAs[i])] = &before.SAs[i]
 	}
 	young := []IKESA{}
 	for _, sa := range k.SAs {
-		old := sas[sa.InitiatorSPI]
-		sa.Exchanges -= old.Exchanges
-		sa.Repeats -= old.Repeats
-		sa.Unanswered -= old.Unanswered
+		if old := sas[one(&sa)]; old != nil && old.First.Equal(sa.First) {
+			sa.Exchanges -= old.Exchanges
+			sa.Repeats -= old.Repeats
+			sa.Unanswered -= old.Unanswered
+		}
 		if sa.Exchanges+sa.Repeats+sa.Unanswered > 0 || !sa.Last.Before(start) {
 			young = append(young, sa)
 		}

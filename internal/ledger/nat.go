@@ -107,7 +107,7 @@ func (l *Ledger) natReport(sas []SA) *NAT {
 				continue
 			}
 			before := l.nat.packets[k]
-			p.InPackets, p.OutPackets = int64(r.In-before[0]), int64(r.Out-before[1])
+			p.InPackets, p.OutPackets = after(r.In, before[0]), after(r.Out, before[1])
 			p.LastIn, p.LastOut = l.when(r.LastIn), l.when(r.LastOut)
 			p.QuietS, p.OutSinceIn = tenths(r.Quiet), int64(r.OutSinceIn)
 			if r.OutSinceIn > 0 {
@@ -142,7 +142,7 @@ func (l *Ledger) beat(k pair, d Direction) *Beat {
 	var last time.Duration
 	for _, r := range l.nat.now.Keepalives {
 		ends, known := gateways(r.Direction, r.Src.Addr(), r.Dst.Addr())
-		n := int64(r.Packets - l.nat.beats[binding(r)])
+		n := after(r.Packets, l.nat.beats[binding(r)])
 		if !known || ends != k || r.Direction != d || n == 0 {
 			continue
 		}
@@ -164,6 +164,14 @@ func (l *Ledger) beat(k pair, d Direction) *Beat {
 		b.Last = l.when(last)
 	}
 	return b
+}
+
+// after is what a counter rose by since the run began. One that is lower was let go of meanwhile and began anew.
+func after(now, before uint64) int64 {
+	if now < before {
+		return int64(now)
+	}
+	return int64(now - before)
 }
 
 // tenths is a duration in seconds, as exact as samples are.
