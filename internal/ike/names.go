@@ -7,6 +7,9 @@ import "fmt"
 // Exchange is an exchange type, whose numbers IKEv1 and IKEv2 share without overlap.
 type Exchange uint8
 
+// unassigned stands for all types that no registry has.
+const unassigned Exchange = 0
+
 // The exchange types of the IANA registries for ISAKMP (RFC 2408, RFC 2409) and IKEv2.
 const (
 	Base          Exchange = 1
@@ -34,7 +37,7 @@ var exchangeNames = map[Exchange]string{
 	InfoV1: "Informational", Transaction: "Transaction", QuickMode: "Quick Mode", NewGroup: "New Group Mode",
 	SAInit: "IKE_SA_INIT", Auth: "IKE_AUTH", CreateChild: "CREATE_CHILD_SA", Informational: "INFORMATIONAL",
 	Resume: "IKE_SESSION_RESUME", GSAAuth: "GSA_AUTH", GSARegister: "GSA_REGISTRATION", GSARekey: "GSA_REKEY",
-	Intermediate: "IKE_INTERMEDIATE", FollowupKE: "IKE_FOLLOWUP_KE",
+	Intermediate: "IKE_INTERMEDIATE", FollowupKE: "IKE_FOLLOWUP_KE", unassigned: "unassigned",
 }
 
 // String names the exchange as its RFC does.

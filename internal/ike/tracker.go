@@ -212,6 +212,9 @@ func (sa *ikeSA) find(id exchangeID) *exchange {
 // begin opens an exchange.
 func (t *Tracker) begin(sa *ikeSA, m *Message, id exchangeID, requester ledger.End) *exchange {
 	key := statsKey{m.Exchange, sa.major, requester}
+	if _, known := exchangeNames[m.Exchange]; !known {
+		key.typ = unassigned // together: anybody may send all 256
+	}
 	st := sa.peer.stats[key]
 	if st == nil {
 		st = &stats{closed: map[ledger.IKEOutcome]int64{}}

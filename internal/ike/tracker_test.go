@@ -306,6 +306,26 @@ func TestBounded(t *testing.T) {
 }
 
 // FuzzTracker: whatever arrives, nothing panics, each exchange has one outcome and no count is negative.
+// TestBoundedTypes: whoever sends messages of every type takes no more room than the registered ones need, and
+// each is counted.
+func TestBoundedTypes(t *testing.T) {
+	w := newWire()
+	for v := uint8(1); v <= 2; v++ {
+		for typ := range 256 {
+			w.v, w.spi = v, uint64(v)<<8|uint64(typ)
+			w.say("in", ike.Exchange(typ), 1, "I>", 80)
+		}
+	}
+	p := w.t.Report(w.now).Peers[0]
+	count := int64(0)
+	for _, x := range p.Exchanges {
+		count += x.Count
+	}
+	if len(p.Exchanges) > 40 || count != 512 {
+		t.Errorf("%d exchanges of %d types, want 512 of at most 40", count, len(p.Exchanges))
+	}
+}
+
 func FuzzTracker(f *testing.F) {
 	f.Add([]byte("\x08\x22\x00\x01\x00\x20\x22\x00\x01\x05"), uint8(2))
 	f.Add([]byte("\x00\x02\x00\x01\x00\x00\x02\x00\x02\x05\x00\x20\x07\x01\x05"), uint8(1))

@@ -15,7 +15,7 @@ type IKE struct {
 	Counted   map[Direction]int64 `json:"by_direction"` // the same, by where they were seen
 	Lost      int64               `json:"lost"`         // withheld by the rate limit or lost for want of room in the ring
 	Copies    int64               `json:"copies"`       // seen again at once: at a second interface, or fragments of one message
-	Forgotten int64               `json:"forgotten"`    // IKE SAs given up for want of room
+	Forgotten int64               `json:"forgotten"`    // peers and IKE SAs given up for want of room
 	Peers     []IKEPeer           `json:"peers"`
 	SAs       []IKESA             `json:"ike_sas"`
 	Notable   []IKEExchange       `json:"notable"` // exchanges that set up or renew SAs, or needed repeats; oldest first
