@@ -65,14 +65,6 @@ type CPUReport struct {
 	FlowLimit      int64   `json:"flow_limit"`      // packets, part of dropped
 }
 
-// Carrying gives the device with this index if SAs were seen on it or on one above it.
-func (h *HostReport) Carrying(index int) *LinkReport {
-	if l := h.Link(index); l != nil && l.CarriesSAs {
-		return l
-	}
-	return nil
-}
-
 // Link gives the device with this index, nil if it is not in the report.
 func (h *HostReport) Link(index int) *LinkReport {
 	if h == nil {

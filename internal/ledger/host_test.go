@@ -72,7 +72,8 @@ func TestHostBelow(t *testing.T) {
 	sa.Wire.Ifindex = 11
 	r := w.Run(func() { sa.Deliver(10) })
 	for index, want := range map[int]bool{ledgertest.Other: true, 10: true, 11: true, ledgertest.WAN: false} {
-		if got := r.Host.Carrying(index) != nil; got != want {
+		l := r.Host.Link(index)
+		if got := l != nil && l.CarriesSAs; got != want {
 			t.Errorf("device %d carries SAs: %v, want %v", index, got, want)
 		}
 	}
@@ -86,7 +87,7 @@ func TestHostComesLater(t *testing.T) {
 	all := h.Links
 	h.Links = all[1:]
 	r := w.Run(func() { sa.Deliver(10); h.Links = all })
-	if l := r.Host.Carrying(ledgertest.WAN); l == nil || len(l.Counters) != 0 || len(l.DriverCounters) != 0 {
+	if l := r.Host.Link(ledgertest.WAN); l == nil || !l.CarriesSAs || len(l.Counters) != 0 || len(l.DriverCounters) != 0 {
 		t.Errorf("device: %+v", l)
 	}
 	if r := ledgertest.New().Run(func() {}); r.Host != nil {

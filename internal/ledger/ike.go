@@ -3,7 +3,6 @@
 package ledger
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 )
@@ -93,11 +92,4 @@ func limits(l Lifetimes) *Limits {
 		SoftAddS: int64(l.SoftAdd / time.Second), HardAddS: int64(l.HardAdd / time.Second),
 		SoftPackets: l.SoftPackets, HardPackets: l.HardPackets, SoftBytes: l.SoftBytes, HardBytes: l.HardBytes,
 	}
-}
-
-// Talked says whether IKE messages went between two addresses during the observation.
-func (i *IKE) Talked(a, b netip.Addr) bool {
-	return i != nil && slices.ContainsFunc(i.Peers, func(p IKEPeer) bool {
-		return p.Local.Addr() == a && p.Remote.Addr() == b || p.Local.Addr() == b && p.Remote.Addr() == a
-	})
 }

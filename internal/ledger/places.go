@@ -108,7 +108,7 @@ func (d *DropID) place() Place {
 			best, place = len(prefix), p
 		}
 	}
-	if place == PlaceSocket && strings.HasPrefix(d.Reason, "TCP_") || best > 0 {
+	if best > 0 {
 		return place
 	}
 	// Queueing disciplines are many, and all name their functions alike.
