@@ -95,6 +95,43 @@ func TestHostComesLater(t *testing.T) {
 	}
 }
 
+// TestHoldLinksOfDevicesThatChange: a device that was made anew during the run, or came or went, is held against
+// nothing.
+func TestHoldLinksOfDevicesThatChange(t *testing.T) {
+	for _, how := range []string{"", "anew", "gone"} {
+		w := ledgertest.New()
+		h := w.Furnish()
+		l := ledger.New(ledger.Source{Kind: ledger.KindLive})
+		hook := ledger.Hook{Name: "wire ingress eth0", Attached: true, Why: "xdp"}
+		l.SetHooks([]ledger.Hook{hook})
+		look := func(packets uint64) {
+			s := w.Snapshot()
+			s.Packets = &ledger.WireTotals{Classes: map[ledger.Direction]map[string]uint64{ledger.In: {"esp": packets}}}
+			l.Observe(s)
+		}
+		look(0)
+		w.Link(ledgertest.WAN).Counters["rx_packets"] += 1000
+		look(1000)
+		switch how {
+		case "anew":
+			h.Links[0].Index = 77
+		case "gone":
+			hook.Attached, hook.Why = false, "eth0 went away"
+			l.SetHooks([]ledger.Hook{hook, {Name: "wire ingress eth1", Attached: true, Why: "xdp"}})
+		}
+		look(2000)
+		checks := 0
+		for _, c := range l.Report().Kernel.Checks {
+			if c.Source == "rtnetlink" {
+				checks++
+			}
+		}
+		if want := map[string]int{"": 1}[how]; checks != want {
+			t.Errorf("%q: %d checks, want %d", how, checks, want)
+		}
+	}
+}
+
 // TestHoldLinks: what native XDP saw is held against the device's own counter, and never behind GRO.
 func TestHoldLinks(t *testing.T) {
 	for name, tc := range map[string]struct {

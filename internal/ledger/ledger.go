@@ -11,6 +11,7 @@ import (
 type Ledger struct {
 	source    Source
 	hooks     []Hook
+	rehooked  bool // devices came or went during the run
 	snapshots int
 	first     time.Time
 	last      time.Time
@@ -100,7 +101,11 @@ func New(source Source) *Ledger {
 }
 
 // SetHooks states where the source looks and where it could not; the report repeats it.
-func (l *Ledger) SetHooks(hooks []Hook) { l.hooks = slices.Clone(hooks) }
+// Those that come and go are stated anew.
+func (l *Ledger) SetHooks(hooks []Hook) {
+	l.rehooked = l.rehooked || l.snapshots > 0 && !slices.Equal(ingressHooks(l.hooks), ingressHooks(hooks))
+	l.hooks = slices.Clone(hooks)
+}
 
 // Observe takes the next snapshot. The first one is the baseline, except for a capture, which counts
 // from its own beginning.
