@@ -88,7 +88,7 @@ func conclude(doc report.Document, asJSON bool, out io.Writer) error {
 	if asJSON {
 		err = doc.WriteJSON(out)
 	} else {
-		err = doc.WriteText(out, report.Options{})
+		err = doc.WriteText(out)
 	}
 	switch {
 	case err != nil:

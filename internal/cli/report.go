@@ -148,7 +148,7 @@ func writeReport(doc report.Document, path string, span record.ReplayOptions, sn
 		}
 		return doc.WriteHTML(out, series)
 	default:
-		return doc.WriteText(out, report.Options{})
+		return doc.WriteText(out)
 	}
 }
 

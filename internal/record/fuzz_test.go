@@ -75,7 +75,7 @@ func readAll(t *testing.T, b []byte) {
 		}
 	}
 	d := report.New(l.Report())
-	if err := d.WriteText(io.Discard, report.Options{}); err != nil {
+	if err := d.WriteText(io.Discard); err != nil {
 		t.Error(err)
 	}
 	if err := d.WriteHTML(io.Discard, nil); err != nil {

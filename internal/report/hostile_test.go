@@ -65,7 +65,7 @@ func (f filler) fill(v reflect.Value, depth int) {
 // forms are the ways to write a report that are for people.
 func forms(d Document, s *Series) map[string]func(io.Writer) error {
 	return map[string]func(io.Writer) error{
-		"text":     func(w io.Writer) error { return d.WriteText(w, Options{}) },
+		"text":     d.WriteText,
 		"markdown": d.WriteMarkdown,
 		"html":     func(w io.Writer) error { return d.WriteHTML(w, s) },
 	}

@@ -12,7 +12,6 @@ import (
 	"unicode/utf8"
 
 	"xfrmscope/internal/ledger"
-	"xfrmscope/internal/verdict"
 )
 
 // columns is the width that the text keeps to, commands excepted.
@@ -21,7 +20,6 @@ const columns = 100
 // printer writes lines and remembers the first error, so that the layout reads as layout.
 type printer struct {
 	w     io.Writer
-	color bool
 	width int // 0: columns
 	err   error
 }
@@ -30,11 +28,7 @@ func (p *printer) line(format string, args ...any) {
 	if p.err != nil {
 		return
 	}
-	text := strings.TrimRight(fmt.Sprintf(format, args...), " ")
-	if !p.color {
-		text = clean(text)
-	}
-	_, p.err = fmt.Fprintln(p.w, text)
+	_, p.err = fmt.Fprintln(p.w, clean(strings.TrimRight(fmt.Sprintf(format, args...), " ")))
 }
 
 // wrap writes text behind a first indent and breaks it between words.
@@ -73,14 +67,6 @@ func (p *printer) pairs(title string, m any) {
 		return
 	}
 	p.wrap(title, strings.Repeat(" ", 4), strings.Join(parts, ", "))
-}
-
-func (p *printer) paint(s verdict.Severity, text string) string {
-	if !p.color {
-		return text
-	}
-	code := map[verdict.Severity]string{verdict.Critical: "1;31", verdict.Warning: "1;33", verdict.Info: "1;36"}[s]
-	return "\x1b[" + code + "m" + text + "\x1b[0m"
 }
 
 // clean keeps names that come from files and namespaces from steering the terminal.

@@ -208,7 +208,7 @@ func TestGolden(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := report.New(build())
 			var text, js bytes.Buffer
-			if err := d.WriteText(&text, report.Options{}); err != nil {
+			if err := d.WriteText(&text); err != nil {
 				t.Fatal(err)
 			}
 			if err := d.WriteJSON(&js); err != nil {
@@ -242,7 +242,7 @@ func compare(t *testing.T, name string, got []byte) {
 func TestWidth(t *testing.T) {
 	for name, build := range goldens {
 		var text bytes.Buffer
-		if err := report.New(build()).WriteText(&text, report.Options{}); err != nil {
+		if err := report.New(build()).WriteText(&text); err != nil {
 			t.Fatal(err)
 		}
 		for line := range bytes.Lines(text.Bytes()) {

@@ -10,7 +10,7 @@ import (
 )
 
 // ledger writes the SAs: those that suffer in full, the healthy ones a line each.
-func (p *printer) ledger(d *Document, o Options) {
+func (p *printer) ledger(d *Document) {
 	p.line("Ledger, in packets")
 	p.line("")
 	if len(d.SAs) == 0 {
@@ -32,7 +32,7 @@ func (p *printer) ledger(d *Document, o Options) {
 			p.line("  Healthy")
 		}
 		for i, sa := range healthy {
-			if i == healthyMax && !o.AllHealthy {
+			if i == healthyMax {
 				p.line("  … and %d more healthy SAs (--json lists them all)", len(healthy)-i)
 				break
 			}

@@ -13,12 +13,6 @@ import (
 	"xfrmscope/internal/verdict"
 )
 
-// Options shape the text.
-type Options struct {
-	Color      bool // ANSI colours for severities; off unless asked for
-	AllHealthy bool // a line for every healthy SA, however many there are
-}
-
 // A long list helps nobody at a terminal; JSON holds all of it.
 const (
 	fullPerKind = 3  // findings of one kind shown in full
@@ -27,12 +21,12 @@ const (
 
 // WriteText writes the report for a terminal: findings first, then the ledger, then what vouches for
 // it and what was not seen.
-func (d Document) WriteText(w io.Writer, o Options) error {
-	p := &printer{w: w, color: o.Color}
+func (d Document) WriteText(w io.Writer) error {
+	p := &printer{w: w}
 	p.header(&d)
 	p.findings(d.Findings)
 	p.open(&d)
-	p.ledger(&d, o)
+	p.ledger(&d)
 	p.flows(d.Flows)
 	p.drops(&d)
 	p.refusals(d.Refusals)
@@ -87,7 +81,7 @@ func (p *printer) findings(all []verdict.Finding) {
 	for i := range all {
 		f := &all[i]
 		head := fmt.Sprintf("%2d. %-8s  %s", i+1, strings.ToUpper(string(f.Severity)), f.ID)
-		p.line("%s", p.paint(f.Severity, head)+strings.Repeat(" ", max(1, 76-len(head)))+fmt.Sprintf("confidence %3.0f %%", 100*f.Confidence))
+		p.line("%s", head+strings.Repeat(" ", max(1, 76-len(head)))+fmt.Sprintf("confidence %3.0f %%", 100*f.Confidence))
 		p.wrap("    ", "    ", f.Summary)
 		shown[f.ID]++
 		if shown[f.ID] > fullPerKind {

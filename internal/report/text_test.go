@@ -14,10 +14,10 @@ import (
 	"xfrmscope/internal/verdict"
 )
 
-func text(t *testing.T, d report.Document, o report.Options) string {
+func text(t *testing.T, d report.Document) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := d.WriteText(&b, o); err != nil {
+	if err := d.WriteText(&b); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -42,7 +42,7 @@ func manySAs(n, lossy int) ledger.Report {
 
 func TestLongLists(t *testing.T) {
 	d := report.New(manySAs(60, 5))
-	got := text(t, d, report.Options{})
+	got := text(t, d)
 	for _, tc := range []struct {
 		part string
 		want int
@@ -58,25 +58,12 @@ func TestLongLists(t *testing.T) {
 			t.Errorf("%q stands %d times, want %d", tc.part, n, tc.want)
 		}
 	}
-	if n := strings.Count(text(t, d, report.Options{AllHealthy: true}), "sent 100, arrived 100"); n != 60 {
-		t.Errorf("%d healthy SAs when all are asked for, want 60", n)
-	}
-}
-
-func TestColour(t *testing.T) {
-	d := report.New(manySAs(1, 1))
-	if got := text(t, d, report.Options{}); strings.Contains(got, "\x1b") {
-		t.Error("colour without being asked")
-	}
-	if got := text(t, d, report.Options{Color: true}); strings.Count(got, "\x1b[0m") != 1 || !strings.Contains(got, "\x1b[1;33m") {
-		t.Errorf("no yellow for a warning in %q", got[:200])
-	}
 }
 
 // TestHostileNames: names of files and namespaces must not steer the terminal.
 func TestHostileNames(t *testing.T) {
 	r := ledger.New(ledger.Source{Kind: ledger.KindCapture, Name: "a\x1b[2Jb\rc.pcap", Netns: "x\ny"}).Report()
-	got := text(t, report.New(r), report.Options{})
+	got := text(t, report.New(r))
 	if strings.ContainsAny(got, "\x1b\r") || !strings.Contains(got, "a?[2Jb?c.pcap") {
 		t.Errorf("control characters reach the terminal: %q", got)
 	}
@@ -98,7 +85,7 @@ func TestBlockAddsUp(t *testing.T) {
 		out.Send(1000)
 		out.Drop(5, ledger.OutExpired)
 		out.Number(3)
-	})), report.Options{})
+	})))
 	sum, checked := int64(0), 0
 	for line := range strings.Lines(got) {
 		sign, n, ok := term(line)
@@ -163,7 +150,7 @@ var errBroken = errors.New("broken pipe")
 
 func TestWriteError(t *testing.T) {
 	d := report.New(manySAs(3, 1))
-	if err := d.WriteText(&brokenPipe{left: 100}, report.Options{}); !errors.Is(err, errBroken) {
+	if err := d.WriteText(&brokenPipe{left: 100}); !errors.Is(err, errBroken) {
 		t.Errorf("WriteText on a broken pipe: %v", err)
 	}
 	if err := d.WriteJSON(&brokenPipe{left: 100}); !errors.Is(err, errBroken) {
