@@ -66,7 +66,7 @@ type object struct {
 				HostNetwork bool `yaml:"hostNetwork"`
 				Containers  []struct {
 					Args  []string
-					Env   []struct{ Name string }
+					Env   []struct{ Name, Value string }
 					Ports []struct {
 						Name          string
 						ContainerPort int `yaml:"containerPort"`
@@ -128,6 +128,13 @@ func TestDaemonSet(t *testing.T) {
 	for name, p := range map[string]probe{"startup": c.StartupProbe, "readiness": c.ReadinessProbe, "liveness": c.LivenessProbe} {
 		if p.HTTPGet.Port != "metrics" || p.HTTPGet.Path != "/-/ready" && p.HTTPGet.Path != "/-/healthy" {
 			t.Errorf("%s probe: %+v", name, p)
+		}
+	}
+	// Both have the same limit of memory, so the same holds of when to collect garbage.
+	unit := read(t, "systemd/xfrmscope.service")
+	for _, e := range c.Env {
+		if e.Value != "" && !strings.Contains(unit, "\nEnvironment="+e.Name+"="+e.Value+"\n") {
+			t.Errorf("the unit does not have %s=%s", e.Name, e.Value)
 		}
 	}
 	found := parses(t, c.Args)
