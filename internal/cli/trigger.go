@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -152,7 +153,7 @@ func (t *triggers) run(ctx context.Context) error {
 func (t *triggers) look(findings []verdict.Finding, now time.Time) {
 	for _, f := range t.watch.Look(findings, now) {
 		switch {
-		case f.Withheld:
+		case f.Withheld, f.Rule.Action == trigger.Record && t.recordingTo(f.Rule.Dir):
 			t.count(f.Rule.Action, export.Withheld)
 		case f.Rule.Action == trigger.Capture:
 			t.packets.Trigger("finding " + string(f.ID) + ": " + f.Why)
@@ -221,6 +222,14 @@ func (t *triggers) recording() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.open) > 0
+}
+
+// recordingTo says whether one is under way that goes to this folder. A second one beside it would hold the same, and
+// each takes memory and has its share of the quota.
+func (t *triggers) recordingTo(dir string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.ContainsFunc(t.open, func(k *keeping) bool { return filepath.Dir(k.path) == dir })
 }
 
 // hear gives an event to the recordings under way.
