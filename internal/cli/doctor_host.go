@@ -77,7 +77,7 @@ func is(v int64) func(int64) bool    { return func(n int64) bool { return n == v
 func isNot(v int64) func(int64) bool { return func(n int64) bool { return n != v } }
 func below(v int64) func(int64) bool { return func(n int64) bool { return n < v } }
 
-// perDevice are settings of a single device, which the one for all may override.
+// perDevice are settings of a single device. Kernels of late count the one for all devices as well (IN_DEV_ORCONF).
 var perDevice = []settingRule{
 	{"disable_xfrm", isNot(0), checkWarning, "what leaves by this device is never encrypted"},
 	{"disable_policy", isNot(0), checkNote, "packets of this device pass without the policy that should demand IPsec of them"},
@@ -114,8 +114,14 @@ func checkSettings(sysctls map[string]string, devices []ledger.Link) []hostCheck
 		}
 		out = append(out, c)
 		for _, r := range perDevice {
-			if value, known := sysctls[conf+r.name]; known && r.bad(number(conf+r.name)) {
+			const all = "net/ipv4/conf/all/"
+			value, known := sysctls[conf+r.name]
+			switch {
+			case known && r.bad(number(conf+r.name)):
 				out = append(out, hostCheck{Name: conf + r.name, Value: value, State: r.grim, Why: r.why})
+			case known && r.bad(number(all+r.name)):
+				out = append(out, hostCheck{Name: conf + r.name, Value: value, State: r.grim,
+					Why: r.why + ", by conf/all, which newer kernels count as well"})
 			}
 		}
 	}

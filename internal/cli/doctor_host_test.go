@@ -73,6 +73,12 @@ func TestHostChecks(t *testing.T) {
 	if grim := check(strict, device, false); len(grim) != 0 {
 		t.Errorf("loose on the device: %v", grim)
 	}
+	for name, state := range map[string]string{"disable_xfrm": checkWarning, "disable_policy": checkNote} {
+		all := map[string]string{"net/ipv4/conf/all/" + name: "1", "net/ipv4/conf/eth0/" + name: "0"}
+		if grim := check(all, device, false); grim["net/ipv4/conf/eth0/"+name] != state {
+			t.Errorf("%s by conf/all: %v", name, grim)
+		}
+	}
 	if got := describeDevice(&device); !strings.Contains(got, "driver ixgbe") || !strings.Contains(got, "receive queues: 8") {
 		t.Errorf("device: %s", got)
 	}
