@@ -20,8 +20,11 @@ import (
 // DefaultSocket is where strongSwan listens unless told otherwise.
 const DefaultSocket = "/var/run/charon.vici"
 
-// timeout is how long an answer may take. A daemon that hangs is no reason to wait.
-const timeout = 2 * time.Second
+// timeout is how long an answer may take. A daemon that hangs is no reason to wait, and is left alone for restAfter.
+const (
+	timeout   = 2 * time.Second
+	restAfter = 30 * time.Second
+)
 
 // keepMax bounds the names that are kept of SAs, living or not.
 const keepMax = 1 << 16
@@ -39,6 +42,8 @@ type Names struct {
 	known   map[ledger.SAKey]ledger.SAName
 	ike     map[ledger.IKESPI]string
 	events  sync.WaitGroup
+	rest    time.Time // until when nothing is asked
+	err     error     // why
 }
 
 // New prepares to ask at a socket.
@@ -50,18 +55,21 @@ func New(path string) *Names {
 func (n *Names) Path() string { return n.path }
 
 // Read asks for the SAs that exist and returns them with those that came and went since the first call.
-// After an error the next call begins anew.
+// After an error the next call begins anew; but of a daemon that did not answer in time it is for a while the same error.
 func (n *Names) Read(ctx context.Context) ([]ledger.SAName, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.session == nil {
-		if err := n.open(ctx); err != nil {
-			return nil, fmt.Errorf("ask for names at %s: %w", n.path, err)
-		}
+	if time.Now().Before(n.rest) {
+		return nil, n.err
 	}
-	if err := n.list(); err != nil {
-		n.drop()
-		return nil, fmt.Errorf("ask for names at %s: %w", n.path, err)
+	asked := time.Now()
+	if err := n.ask(ctx); err != nil {
+		n.err = fmt.Errorf("ask for names at %s: %w", n.path, err)
+		// The library does not always say that it was for a deadline.
+		if time.Since(asked) >= timeout {
+			n.rest = time.Now().Add(restAfter)
+		}
+		return nil, n.err
 	}
 	out := make([]ledger.SAName, 0, len(n.known)+len(n.ike))
 	for _, name := range n.known {
@@ -71,6 +79,20 @@ func (n *Names) Read(ctx context.Context) ([]ledger.SAName, error) {
 		out = append(out, ledger.SAName{IKE: spi, Connection: connection})
 	}
 	return out, nil
+}
+
+// ask connects where that is to be done, and lists the SAs.
+func (n *Names) ask(ctx context.Context) error {
+	if n.session == nil {
+		if err := n.open(ctx); err != nil {
+			return err
+		}
+	}
+	err := n.list()
+	if err != nil {
+		n.drop()
+	}
+	return err
 }
 
 // open connects, and subscribes to events.

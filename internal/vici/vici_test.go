@@ -165,13 +165,22 @@ func TestNobodyListens(t *testing.T) {
 	}
 }
 
-// TestHangingDaemon: a daemon that accepts and says nothing costs a bounded time, and Close does not wait for it.
+// TestHangingDaemon: a daemon that accepts and says nothing costs a bounded time, once in a while, and Close does not
+// wait for it.
 func TestHangingDaemon(t *testing.T) {
 	n := New(fakeCharon(t, true))
 	begin := time.Now()
 	_, err := n.Read(context.Background())
 	if err == nil || time.Since(begin) > 10*timeout {
 		t.Errorf("after %s: %v", time.Since(begin), err)
+	}
+	// The very same error, with no question behind it.
+	if _, again := n.Read(context.Background()); again != err {
+		t.Errorf("asked again at once: %v", again)
+	}
+	n.rest = time.Now()
+	if _, again := n.Read(context.Background()); again == nil || again == err {
+		t.Errorf("not asked again: %v", again)
 	}
 	if err := n.Close(); err != nil {
 		t.Error(err)
