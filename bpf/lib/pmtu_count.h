@@ -8,7 +8,7 @@
 
 /*
  * Two tables, so that ICMP messages, which anybody can send, never take the place of what this host
- * saw of its own packets. In a run without end user space takes out what has not moved; what does not fit is counted.
+ * saw of its own packets. A run without end lets go of what has not moved; what does not fit is counted.
  */
 #define PMTU_TABLE_MAX 2048
 

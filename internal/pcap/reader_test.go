@@ -303,20 +303,6 @@ func TestSectionsSimpleAndOldBlocks(t *testing.T) {
 	}
 }
 
-// TestNamesSteerNoTerminal: names of interfaces come from whoever made the file.
-func TestNamesSteerNoTerminal(t *testing.T) {
-	w := &ngWriter{order: binary.LittleEndian}
-	w.section()
-	w.iface(1, 0, w.option(2, []byte("eth0\x1b[2J\u009b2J\u202e\x7f\xff\u00e9")))
-	_, r, err := readAll(w.b, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := r.Interfaces()[0].Name, "eth0?[2J?2J??\ufffd\u00e9"; got != want {
-		t.Errorf("name %q, want %q", got, want)
-	}
-}
-
 func TestKeepBytesAndRoom(t *testing.T) {
 	file, _ := writeClassic(binary.LittleEndian, true, 1, samples(3))
 	r, err := NewReader("f", bytes.NewReader(file), Options{KeepBytes: 20})
