@@ -176,16 +176,17 @@ func rank(s Severity) int {
 	return 3
 }
 
+// compareSubjects orders by destination, SPI and source; what is not named comes first.
 func compareSubjects(a, b Subject) int {
-	if a.Dst != nil && b.Dst != nil {
-		if c := a.Dst.Compare(*b.Dst); c != 0 {
-			return c
-		}
+	return cmp.Or(or(a.Dst).Compare(or(b.Dst)), cmp.Compare(or(a.SPI), or(b.SPI)), or(a.Src).Compare(or(b.Src)))
+}
+
+// or is what a pointer points to, or the zero value.
+func or[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
 	}
-	if a.SPI != nil && b.SPI != nil {
-		return cmp.Compare(*a.SPI, *b.SPI)
-	}
-	return 0
+	return v
 }
 
 // about names an SA as a finding's subject.
