@@ -8,21 +8,28 @@ import (
 	"xfrmscope/internal/ledger"
 )
 
+// configMTU: an xfrm interface whose MTU is above what any SA behind such an interface lets through. Every
+// large packet then costs a message to its sender, and vanishes where that is filtered.
 func configMTU(r *ledger.Report) []Finding {
-	if r.Host == nil || r.PMTU == nil || clampedBelow(r, fits(r)) {
+	if r.Host == nil || r.PMTU == nil {
+		return nil
+	}
+	sas := outbounds(r)
+	most := fits(r, sas)
+	if clampedBelow(r, most) {
 		return nil
 	}
 	inner, known := 0, true
 	for i := range r.PMTU.Paths {
 		p := &r.PMTU.Paths[i]
-		sa := outboundOf(r, p)
+		sa := sas[ledger.SARef{SPI: p.SPI, Dst: p.Dst}]
 		if sa == nil || sa.IfID == 0 {
 			continue
 		}
 		known = known && p.InnerMTU > 0
 		inner = max(inner, p.InnerMTU)
 	}
-	out := wideClamps(r)
+	out := wideClamps(r, most)
 	if inner == 0 || !known {
 		return out
 	}
@@ -50,12 +57,12 @@ func configMTU(r *ledger.Report) []Finding {
 	return out
 }
 
-// fits is the largest TCP segment that any outbound SA lets through, 0 where that is not known of all.
-func fits(r *ledger.Report) int {
+// fits is the largest TCP segment that any of these SAs lets through, 0 where that is not known of all.
+func fits(r *ledger.Report, sas map[ledger.SARef]*ledger.SA) int {
 	most := 0
 	for i := range r.PMTU.Paths {
 		p := &r.PMTU.Paths[i]
-		if outboundOf(r, p) == nil {
+		if sas[ledger.SARef{SPI: p.SPI, Dst: p.Dst}] == nil {
 			continue
 		}
 		if p.InnerMTU <= 0 {
@@ -78,8 +85,7 @@ func clampedBelow(r *ledger.Report, most int) bool {
 
 // wideClamps finds rules that were meant to spare TCP the search for the MTU and allow more than any
 // SA lets through. A rule that follows the route is as right as the route.
-func wideClamps(r *ledger.Report) []Finding {
-	most := fits(r)
+func wideClamps(r *ledger.Report, most int) []Finding {
 	if most == 0 {
 		return nil
 	}
@@ -108,12 +114,13 @@ func wideClamps(r *ledger.Report) []Finding {
 	}}
 }
 
-func outboundOf(r *ledger.Report, p *ledger.PMTUPath) *ledger.SA {
+// outbounds are the SAs to send by that exist now, by SPI and destination.
+func outbounds(r *ledger.Report) map[ledger.SARef]*ledger.SA {
+	out := make(map[ledger.SARef]*ledger.SA, len(r.PMTU.Paths))
 	for i := range r.SAs {
-		sa := &r.SAs[i]
-		if sa.Direction == ledger.Out && sa.SPI == p.SPI && sa.Dst == p.Dst && sa.State == ledger.Alive {
-			return sa
+		if sa := &r.SAs[i]; sa.Direction == ledger.Out && sa.State == ledger.Alive {
+			out[ledger.SARef{SPI: sa.SPI, Dst: sa.Dst}] = sa
 		}
 	}
-	return nil
+	return out
 }

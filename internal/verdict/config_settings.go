@@ -44,8 +44,6 @@ func configPMTUDiscoveryOff(r *ledger.Report) []Finding {
 	}}
 }
 
-// configMTU: an xfrm interface or VTI whose MTU is above what any SA behind such an interface lets
-// through. Every large packet then costs a message to its sender, and vanishes where that is filtered.
 // Limits beyond which buffers are judged. A window of 512 KiB carries 84 Mbit/s over 50 ms; 256 MiB
 // per socket is what a few hundred connections of one client can pin. The kernel's defaults lie far
 // inside.

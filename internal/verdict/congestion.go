@@ -4,6 +4,7 @@ package verdict
 
 import (
 	"fmt"
+	"net/netip"
 
 	"xfrmscope/internal/ledger"
 )
@@ -34,24 +35,25 @@ func pathLost(r *ledger.Report, sa *ledger.SA) int64 {
 // congestedLost is from how many lost packets on a queue that was seen to grow is blamed for them.
 const congestedLost = 20
 
-// pathDelay is the connection that waited longest between this host and the SA's other end, if it waited
-// so much longer than at first that a queue must have grown there.
-func pathDelay(r *ledger.Report, sa *ledger.SA) *talk {
-	var slowest *talk
+// pathDelays are, by the other end of their SAs, the connections that waited longest between this host and it,
+// where they waited so much longer than at first that a queue must have grown there.
+func pathDelays(r *ledger.Report) map[netip.Addr]*talk {
+	out := map[netip.Addr]*talk{}
 	for _, t := range talks(r) {
-		if t.inbound() || t.sender.SA.Dst != sa.Src || growth(t) < growthUS {
+		if t.inbound() || growth(t) < growthUS {
 			continue
 		}
-		if slowest == nil || growth(t) > growth(*slowest) {
-			slowest = &t
+		if slowest := out[t.sender.SA.Dst]; slowest == nil || growth(t) > growth(*slowest) {
+			out[t.sender.SA.Dst] = &t
 		}
 	}
-	return slowest
+	return out
 }
 
 // congestion rests on what routers say themselves, the mark that a queue is full (RFC 3168); or on losses
 // while round trips through the path grew.
 func congestion(r *ledger.Report) []Finding {
+	delays := pathDelays(r)
 	var out []Finding
 	for i := range r.SAs {
 		sa := &r.SAs[i]
@@ -61,7 +63,7 @@ func congestion(r *ledger.Report) []Finding {
 		}
 		lost := pathLost(r, sa)
 		p := lossPattern(sa, lost)
-		delay := pathDelay(r, sa)
+		delay := delays[sa.Src]
 		if w.ECNCE == 0 {
 			if delay != nil && lost >= congestedLost && (p == patternBursts || p == patternRegular) {
 				out = append(out, delayedLoss(r, sa, delay, lost, p))
@@ -152,11 +154,12 @@ const (
 // policingSuspected: what passes while packets are lost has one rate, which is never exceeded without
 // loss, and no queue says that it is full.
 func policingSuspected(r *ledger.Report) []Finding {
+	delays := pathDelays(r)
 	var out []Finding
 	for i := range r.SAs {
 		sa := &r.SAs[i]
 		w := sa.Sequence()
-		if w == nil || sa.Direction == ledger.Out || sa.State == ledger.Absent || w.ECNCE > 0 || w.Packets == 0 || pathDelay(r, sa) != nil {
+		if w == nil || sa.Direction == ledger.Out || sa.State == ledger.Absent || w.ECNCE > 0 || w.Packets == 0 || delays[sa.Src] != nil {
 			continue
 		}
 		lost, passed, sent := pathLost(r, sa), w.LossyRate, w.OfferedRate

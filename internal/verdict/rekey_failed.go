@@ -54,14 +54,17 @@ func rekeyFailed(r *ledger.Report) []Finding {
 
 // leftAlone judges one SA.
 func leftAlone(r *ledger.Report, sa *ledger.SA, ends tunnelEnds) (f Finding, ok bool) {
+	end := lastEnding(sa)
+	hard := end != nil && end.Why == ledger.EndExpired
+	soft := sa.SoftExpired != nil
+	if !soft && !hard {
+		return f, false
+	}
 	peer := peerOf(r, ends)
 	if peer == nil || succeeded(r, sa) {
 		return f, false
 	}
 	pending := exchangesOf(r, peer, func(x *ledger.IKEExchange) bool { return x.Outcome == ledger.IKEUnanswered })
-	end := lastEnding(sa)
-	hard := end != nil && end.Why == ledger.EndExpired
-	soft := sa.SoftExpired != nil
 	overdue := soft && end == nil && endOf(r).Sub(*sa.SoftExpired) >= rekeyPatience
 	if !(soft && (hard || overdue || len(pending) > 0)) && !(hard && len(pending) > 0) {
 		return f, false
