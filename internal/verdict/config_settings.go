@@ -69,7 +69,8 @@ func configSocketBuffers(r *ledger.Report) []Finding {
 		wrong = append(wrong, fmt.Sprintf("%s is %d (%s)", dotted, value, text))
 		set = append(set, fmt.Sprintf("sysctl -w %s=%d", dotted, good))
 	}
-	for _, name := range []string{"net/ipv4/tcp_rmem", "net/ipv4/tcp_wmem"} {
+	for _, kernels := range [][2]string{{"net/ipv4/tcp_rmem", "4096 131072 6291456"}, {"net/ipv4/tcp_wmem", "4096 16384 4194304"}} {
+		name, usual := kernels[0], kernels[1]
 		three := numbers(r.Host.Sysctls[name])
 		if len(three) != 3 {
 			continue
@@ -78,7 +79,7 @@ func configSocketBuffers(r *ledger.Report) []Finding {
 		tell := func(value int64, text string) {
 			e = append(e, Evidence{dotted, value, "bytes", "sysctl", text})
 			wrong = append(wrong, fmt.Sprintf("%s has %d (%s)", dotted, value, text))
-			set = append(set, fmt.Sprintf(`sysctl -w %s="4096 131072 6291456"`, dotted))
+			set = append(set, fmt.Sprintf("sysctl -w %s=%q", dotted, usual))
 		}
 		switch {
 		case three[2] < tcpBufferLeast && !starved(r):

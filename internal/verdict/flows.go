@@ -140,7 +140,7 @@ func (t talk) rate() int64 {
 	return int64(float64(t.sender.PayloadBytes) / float64(open) * 1e6)
 }
 
-// lossless says what is known of the SA's own losses: none, some, or unknown.
+// losses says what is known of the SA's own losses: none, some, or unknown.
 func (t talk) losses() (n int64, known bool) {
 	if t.sa == nil {
 		return 0, false

@@ -49,9 +49,7 @@ func cuts(r *ledger.Report, kind ledger.PMTUKind, find func(*ledger.Report, ledg
 		c := out[at]
 		c.n += e.Packets
 		c.size = max(c.size, e.SizeMax)
-		if e.MTU > 0 {
-			c.mtu = min(c.mtu, e.MTU)
-		}
+		c.mtu = least(c.mtu, e.MTU)
 	}
 	slices.SortFunc(out, func(a, b *cut) int { return cmp.Or(a.dst.Compare(b.dst), cmp.Compare(a.spi, b.spi)) })
 	return out
@@ -70,8 +68,8 @@ func outerFragmentation(r *ledger.Report) []Finding {
 		}
 		path := pathTo(r, c.spi, c.dst)
 		mtu := c.mtu
-		if path != nil && path.Known() > 0 {
-			mtu = min(mtu, path.Known())
+		if path != nil {
+			mtu = least(mtu, path.Known())
 		}
 		out = append(out, Finding{
 			ID: OuterFragmentation, Severity: severity, Confidence: sure(witnessed, unrecorded(r)), Subject: about(c.sa),

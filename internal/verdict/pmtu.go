@@ -54,7 +54,7 @@ type oversize struct {
 	src, dst netip.Addr
 	protocol string
 	tunnel   string // device, where the SA is not known
-	mtu      int    // the least that was asked for
+	mtu      int    // the least that was asked for; 0: not known
 	sizeMax  int
 	packets  int64
 	late     int64
@@ -101,7 +101,7 @@ func oversizes(r *ledger.Report) map[ledger.SARef][]*oversize {
 			out[sa] = append(out[sa], &oversize{src: e.Src, dst: e.Dst, protocol: e.Protocol, tunnel: e.Tunnel, mtu: e.MTU})
 		}
 		o := out[sa][at]
-		o.mtu = min(o.mtu, e.MTU)
+		o.mtu = least(o.mtu, e.MTU)
 		o.sizeMax = max(o.sizeMax, e.SizeMax)
 		o.packets += e.Packets
 		o.late += e.Late
@@ -171,7 +171,7 @@ func through(ref ledger.SARef) string {
 	return fmt.Sprintf("SA %s to %s", ref.SPI, ref.Dst)
 }
 
-// told writes who has to be told, at most three by name.
+// names writes who has to be told, at most three by name.
 func names(list []*oversize) string {
 	var out []string
 	for _, o := range list[:min(3, len(list))] {
@@ -181,6 +181,14 @@ func names(list []*oversize) string {
 		out = append(out, fmt.Sprintf("%d more", n))
 	}
 	return strings.Join(out, ", ")
+}
+
+// least is the smaller of two sizes; 0: not known.
+func least(a, b int) int {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 // overheadEvidence says what the SA adds.

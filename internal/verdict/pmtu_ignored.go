@@ -41,7 +41,7 @@ func pmtuIgnored(r *ledger.Report) []Finding {
 			if o.ignoring() {
 				list = append(list, o)
 				n, late, size = n+o.packets, late+o.late, max(size, o.sizeMax)
-				mtu = o.mtu
+				mtu = least(mtu, o.mtu)
 				unsure = unsure || !o.known
 			}
 		}
@@ -80,7 +80,7 @@ func pmtuSwallowed(r *ledger.Report) []Finding {
 		for _, o := range groups[ref] {
 			if o.swallowed() {
 				list = append(list, o)
-				n, unsent, mtu = n+o.packets, unsent+o.unsent, o.mtu
+				n, unsent, mtu = n+o.packets, unsent+o.unsent, least(mtu, o.mtu)
 			}
 		}
 		if len(list) == 0 {

@@ -129,6 +129,25 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestUsualBuffers: each setting is given back its own usual value.
+func TestUsualBuffers(t *testing.T) {
+	for _, s := range verdicttest.Scenarios() {
+		if s.Name != "small and huge buffers" {
+			continue
+		}
+		got := verdict.Judge(s.Report())[0].Remedy[0].Commands
+		want := []string{
+			`sysctl -w net.ipv4.tcp_rmem="4096 131072 6291456"`, `sysctl -w net.ipv4.tcp_wmem="4096 16384 4194304"`,
+			"sysctl -w net.core.netdev_max_backlog=5000",
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		return
+	}
+	t.Error("no such scenario")
+}
+
 func TestExitCode(t *testing.T) {
 	for _, tc := range []struct {
 		severities []verdict.Severity

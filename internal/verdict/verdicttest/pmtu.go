@@ -83,6 +83,10 @@ var pmtuScenarios = []Scenario{
 	{Name: "a sender of datagrams does not listen", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
 		sa.TooBig(inside, outside, udp, 1500, 1446, 40, 40, 25)
 	}), Want: []verdict.ID{verdict.PMTUIgnored}, Grade: verdict.Warning, Sure: 0.95},
+	{Name: "two hosts that do not listen are told two sizes", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
+		sa.TooBig(inside, outside, tcp, 1500, 1346, 20, 20, 8)
+		sa.TooBig("10.2.0.9", outside, tcp, 1500, 1446, 10, 10, 5)
+	}), Want: []verdict.ID{verdict.PMTUIgnored}, Says: []string{"they fit 1346 octets"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "messages are swallowed", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
 		sa.TooBig(inside, outside, tcp, 1500, 1446, 14, 0, 4)
 	}), Want: []verdict.ID{verdict.PMTUSwallowed}, Says: []string{"14 packets were too big", "never left this host"}, Grade: verdict.Critical, Sure: 0.95},
@@ -96,6 +100,11 @@ var pmtuScenarios = []Scenario{
 		sa.Send(100)
 		sa.Cut(60, 1556, 1500)
 	}), Want: []verdict.ID{verdict.OuterFragmentation}, Says: []string{"cut 60 of 100 ESP packets", "up to 1556 octets they do not fit 1500"}, Grade: verdict.Warning, Sure: 0.95},
+	{Name: "ESP is cut, to what is not told at first", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
+		sa.Send(100)
+		sa.Cut(60, 1556, 0)
+		sa.Cut(20, 1556, 1500)
+	}), Want: []verdict.ID{verdict.OuterFragmentation}, Says: []string{"cut 80 of 100 ESP packets", "do not fit 1500"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "ESP is hardly cut", Prepare: narrowPath(func(w *ledgertest.World, sa *ledgertest.SA) {
 		sa.Send(10000)
 		sa.Cut(20, 1556, 1500)
