@@ -117,7 +117,7 @@ func dropsMoved(end Label, before, after account) []Drop {
 	return out
 }
 
-// count is a bin's figure, 0 where it is not observed.
+// value is a bin's figure, 0 where it is not observed.
 func value(bin *int64) int64 {
 	if bin == nil {
 		return 0
