@@ -121,23 +121,29 @@ func keyOf(f *verdict.Finding) string {
 	return strings.Join(parts, " ")
 }
 
-// MakeRoom removes the oldest files of a folder that match a pattern until fewer than keep are left.
+// MakeRoom removes the oldest files of a folder whose names match a pattern (filepath.Match) until fewer than keep are
+// left. The folder's own name may hold anything.
 func MakeRoom(dir, pattern string, keep int) error {
-	names, err := filepath.Glob(filepath.Join(dir, pattern))
-	if err != nil {
-		return fmt.Errorf("list %s: %w", dir, err)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("make room: %w", err)
 	}
 	type file struct {
 		name string
 		at   time.Time
 	}
 	var files []file
-	for _, n := range names {
-		info, err := os.Lstat(n)
+	for _, e := range entries {
+		if match, err := filepath.Match(pattern, e.Name()); err != nil {
+			return fmt.Errorf("make room in %s by %q: %w", dir, pattern, err)
+		} else if !match {
+			continue
+		}
+		info, err := e.Info()
 		if err != nil || !info.Mode().IsRegular() {
 			continue // gone meanwhile, or not one of ours
 		}
-		files = append(files, file{n, info.ModTime()})
+		files = append(files, file{filepath.Join(dir, e.Name()), info.ModTime()})
 	}
 	slices.SortFunc(files, func(a, b file) int { return cmp.Or(a.at.Compare(b.at), strings.Compare(a.name, b.name)) })
 	var errs []error

@@ -67,7 +67,10 @@ func TestLook(t *testing.T) {
 }
 
 func TestMakeRoom(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "of [gw-1]") // which is no pattern
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for i := range 6 {
 		path := filepath.Join(dir, fmt.Sprintf("xfrmscope-%d.xsr", 9-i))
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -85,12 +88,19 @@ func TestMakeRoom(t *testing.T) {
 	if err := MakeRoom(dir, "xfrmscope-*.xsr", 3); err != nil {
 		t.Fatal(err)
 	}
-	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{foreign, filepath.Join(dir, "xfrmscope-4.xsr"), filepath.Join(dir, "xfrmscope-5.xsr")}
+	var left []string
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	want := []string{filepath.Base(foreign), "xfrmscope-4.xsr", "xfrmscope-5.xsr"}
 	if diff := cmp.Diff(want, left); diff != "" {
 		t.Error(diff)
+	}
+	if err := MakeRoom(filepath.Join(dir, "none"), "*", 3); err != nil {
+		t.Errorf("a folder that is not there: %v", err)
 	}
 }
