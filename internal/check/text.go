@@ -86,13 +86,13 @@ func yamlString(s string) string {
 	return "'" + strings.ReplaceAll(oneLine(s), "'", "''") + "'"
 }
 
-// printable drops what neither YAML nor XML 1.0 may hold.
+// printable drops what YAML or XML 1.0 may not hold, and the control characters that terminals obey.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\t', r == '\n', r == '\r':
 			return r
-		case r < 0x20, r == 0x7f, r == 0xfffe, r == 0xffff:
+		case r < 0x20, r >= 0x7f && r < 0xa0, r == 0xfffe, r == 0xffff:
 			return '?'
 		}
 		return r
