@@ -12,6 +12,7 @@ import (
 
 	"xfrmscope/internal/bpfobj"
 	"xfrmscope/internal/ledger"
+	"xfrmscope/internal/reader"
 )
 
 // Mode is how the wire is observed on ingress.
@@ -194,8 +195,8 @@ func (o Options) withDefaults() (Options, error) {
 		o.SATableSize = DefaultSATableSize
 	}
 	if o.SATableSize > 1<<20 {
-		return o, fmt.Errorf("plan: an SA table of %d entries needs %d MiB of kernel memory; at most %d",
-			o.SATableSize, o.SATableSize>>20*3, 1<<20)
+		return o, fmt.Errorf("plan: an SA table of %d entries needs more than %d MiB of kernel memory; at most %d entries",
+			o.SATableSize, uint64(o.SATableSize)*uint64(reader.StateSize)>>20, 1<<20)
 	}
 	if o.Marks&(o.Marks-1) != 0 {
 		return o, fmt.Errorf("plan: marks on every %d packets: that has to be a power of two", o.Marks)

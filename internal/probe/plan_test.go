@@ -227,6 +227,9 @@ func TestOptions(t *testing.T) {
 			t.Errorf("%+v was accepted", bad)
 		}
 	}
+	if _, err := (Options{SATableSize: 1<<20 + 1}).withDefaults(); !strings.Contains(err.Error(), "more than 3328 MiB") {
+		t.Errorf("memory of a large table: %v", err)
+	}
 	for lockfree, caps := range map[bool]Capabilities{true: {}, false: {Atomics: errNo}} {
 		p, err := Make(caps, gateway(), Options{})
 		if err != nil || p.LockFree != lockfree {
