@@ -31,6 +31,7 @@ type wireHook struct {
 	hook   int       // in Set.hooks
 	closer io.Closer // nil: not attached
 	copies bool      // of packets: a capture's interfaces are settled when it begins, so it is not attached anew
+	later  bool      // its device came after the others were planned
 }
 
 // follower hears the kernel announce devices.
@@ -167,17 +168,43 @@ func (s *Set) refresh() error {
 }
 
 // letGo gives up the hooks of devices that are gone. One that was moved into another namespace exists
-// still, and would go on being counted.
+// still, and would go on being counted. Of devices that only came meanwhile nothing is kept: where containers
+// come and go there is no end of them.
 func (s *Set) letGo(devices []Device) {
-	for _, w := range s.wireHooks {
-		if w.closer == nil || slices.ContainsFunc(devices, func(d Device) bool { return d.Index == w.plan.Device.Index }) {
+	for _, w := range slices.Clone(s.wireHooks) {
+		if slices.ContainsFunc(devices, func(d Device) bool { return d.Index == w.plan.Device.Index }) {
 			continue
 		}
-		_ = w.closer.Close() // there may be nothing left to take it from
-		w.closer = nil
-		s.hooks[w.hook] = ledger.Hook{Name: w.plan.Name, Costs: w.plan.Costs,
-			Why: fmt.Sprintf("%s went away at %s", w.plan.Device.Name, time.Now().Format(time.RFC3339))}
+		held := w.closer != nil
+		if held {
+			_ = w.closer.Close() // there may be nothing left to take it from
+			w.closer = nil
+		}
+		switch {
+		case w.later:
+			s.forget(w)
+		case held:
+			s.hooks[w.hook] = ledger.Hook{Name: w.plan.Name, Costs: w.plan.Costs,
+				Why: fmt.Sprintf("%s went away at %s", w.plan.Device.Name, time.Now().Format(time.RFC3339))}
+		}
 	}
+}
+
+// forget takes a hook out of all lists.
+func (s *Set) forget(w *wireHook) {
+	s.wireHooks = slices.DeleteFunc(s.wireHooks, func(other *wireHook) bool { return other == w })
+	s.hooks = slices.Delete(s.hooks, w.hook, w.hook+1)
+	for _, other := range s.wireHooks {
+		if other.hook > w.hook {
+			other.hook--
+		}
+	}
+	s.unplan(w.plan.Name)
+}
+
+// unplan takes what was planned for a hook out of the plan.
+func (s *Set) unplan(name string) {
+	s.plan.Wire = slices.DeleteFunc(slices.Clone(s.plan.Wire), func(h Hook) bool { return h.Name == name })
 }
 
 // takeUp attaches to devices that came: those that have the name of one that was planned or, where nobody has
@@ -186,21 +213,29 @@ func (s *Set) takeUp(devices []Device) {
 	if s.wire == nil {
 		return
 	}
-	var came []Device
+	for _, d := range s.came(devices) {
+		for _, h := range wireHooks(s.plan.caps, d, s.plan.Options.Mode) {
+			l, c, why := s.wire.attach(h)
+			if l != nil {
+				s.unplan(h.Name)
+				s.plan.Wire = append(s.plan.Wire, h)
+			}
+			before := len(s.wireHooks)
+			w := s.addWire(h, l, c, why, false)
+			w.later = w.later || len(s.wireHooks) > before
+		}
+	}
+}
+
+// came lists the devices to take up. Two that came together may carry the same frames.
+func (s *Set) came(devices []Device) (came []Device) {
 	for _, d := range devices {
 		if s.fits(d, devices) {
 			came = append(came, d)
 		}
 	}
-	for _, d := range came {
-		for _, h := range wireHooks(s.plan.caps, d, s.plan.Options.Mode) {
-			l, c, why := s.wire.attach(h)
-			if l != nil {
-				s.plan.Wire = append(s.plan.Wire, h)
-			}
-			s.addWire(h, l, c, why, false)
-		}
-	}
+	came, _ = once(devices, came)
+	return came
 }
 
 // fits says whether a device should be observed and is not, directly or by one below or above it.

@@ -43,8 +43,8 @@ type attached struct {
 	closer io.Closer
 }
 
-// Plan is what the set was made from. Its wire hooks include those of devices that have come since, and of
-// those that are gone.
+// Plan is what the set was made from. Its wire hooks include those of devices that have come since and are
+// there, and of those planned that are gone.
 func (s *Set) Plan() Plan {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,7 +85,7 @@ func (s *Set) add(h Hook, l io.Closer, c Candidate, why []string) {
 }
 
 // addWire does the same for a hook on a device, which takes the place of one of the same name.
-func (s *Set) addWire(h Hook, l io.Closer, c Candidate, why []string, copies bool) {
+func (s *Set) addWire(h Hook, l io.Closer, c Candidate, why []string, copies bool) *wireHook {
 	at := slices.IndexFunc(s.wireHooks, func(w *wireHook) bool { return w.plan.Name == h.Name })
 	if at < 0 {
 		at = len(s.wireHooks)
@@ -98,6 +98,7 @@ func (s *Set) addWire(h Hook, l io.Closer, c Candidate, why []string, copies boo
 	}
 	w.plan, w.closer, w.copies = h, l, copies
 	s.hooks[w.hook] = describe(h, l != nil, c, why)
+	return w
 }
 
 // describe says how a hook is attached, or why it is not.
