@@ -111,8 +111,7 @@ func (s *session) followDevices() error {
 	}
 	follower, err := s.set.Follow()
 	if err != nil {
-		s.hooks = append(s.hooks, ledger.Hook{Name: "devices that come and go", Why: err.Error(),
-			Costs: "a device that is made anew is not observed"})
+		s.hooks = append(s.hooks, ledger.Hook{Name: probe.FollowHook, Why: err.Error(), Costs: probe.FollowCosts})
 		return nil
 	}
 	s.closing = append(s.closing, follower.Close)

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"xfrmscope/internal/netns"
 )
 
 // TestCameTogether: a device and one above it that carries its frames were both named and come at the same time, as
@@ -75,5 +77,22 @@ func TestNothingIsKeptOfWhatCameAndWent(t *testing.T) {
 		if s.hooks[w.hook].Name != w.plan.Name {
 			t.Errorf("the hook of %s is %+v", w.plan.Name, s.hooks[w.hook])
 		}
+	}
+}
+
+// TestFollowingEnds: where the kernel's announcements are heard no more, the hooks say so.
+func TestFollowingEnds(t *testing.T) {
+	needBPF(t)
+	ns, err := netns.Open("")
+	must(t, err)
+	defer func() { must(t, ns.Close()) }()
+	s := &Set{ns: ns}
+	c, err := s.Follow()
+	must(t, err)
+	f := c.(*follower)
+	must(t, f.conn.Close())
+	<-f.done
+	if h := s.Hooks(); len(h) != 1 || h[0].Name != FollowHook || h[0].Attached || h[0].Why == "" || h[0].Costs == "" {
+		t.Errorf("hooks: %+v", h)
 	}
 }

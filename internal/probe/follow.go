@@ -22,6 +22,12 @@ import (
 // reconnects, a driver that is loaded again, a VLAN that is made anew. Without care, observation would end
 // there and nobody would be told.
 
+// FollowHook is what the list of hooks calls Follow where it does not work, and FollowCosts what that costs.
+const (
+	FollowHook  = "devices that come and go"
+	FollowCosts = "a device that is made anew is not observed"
+)
+
 // followPause bounds how often the devices are listed, however often they change.
 const followPause = 250 * time.Millisecond
 
@@ -83,8 +89,9 @@ func (s *Set) follow(f *follower) {
 		case errors.Is(heard, os.ErrDeadlineExceeded):
 			f.wake(time.Time{})
 		case errors.Is(heard, unix.ENOBUFS): // announcements were lost: looking is always right
-		case heard != nil:
-			return // a socket that will never say anything again
+		case heard != nil: // a socket that will never say anything again
+			s.deaf(heard)
+			return
 		case !slices.ContainsFunc(messages, s.concerns):
 			continue
 		}
@@ -96,6 +103,14 @@ func (s *Set) follow(f *follower) {
 		case <-time.After(followPause):
 		}
 	}
+}
+
+// deaf notes that nobody follows the devices any more.
+func (s *Set) deaf(why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hooks = append(s.hooks, ledger.Hook{Name: FollowHook, Why: "listen for devices that come and go: " + why.Error(),
+		Costs: FollowCosts})
 }
 
 func (f *follower) ended() bool {
