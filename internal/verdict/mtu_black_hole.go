@@ -136,7 +136,7 @@ func (h *hole) finding(r *ledger.Report, sa *ledger.SA) Finding {
 	evidence := []Evidence{
 		{"flows.retransmissions", h.repeats, "segments", "inner flows", fmt.Sprintf("of %d flows of which no full-size segment was ever acknowledged", len(h.flows))},
 		{"flows.segment_max", h.segment, "octets", "inner flows", "payload of the segments that do not get through"},
-		{"pmtu.told", told(r, sa), "messages", "path MTU hooks", "ICMP about this SA: no router says that anything is too big"},
+		{"pmtu.told", told(r, sa), "messages", "path MTU hooks", "ICMP about this SA; none: no router says that anything is too big"},
 	}
 	if path != nil && path.Overhead != nil {
 		family := 4
