@@ -32,7 +32,7 @@ func newDoctor() *cobra.Command {
 		Long: `Tries what the kernel offers and plans what 'xfrmscope diagnose' would attach, without attaching it, and
 reviews the configuration of SAs, policies and host: weak algorithms, policies that are never asked and so on.
 
-Exit status: 0 all can be observed, 1 something is missing, 3 nothing can be observed.`,
+Exit status: 0 all can be observed, 1 something is missing, 2 wrong usage, 3 nothing can be observed.`,
 		Example: `  xfrmscope doctor
   xfrmscope doctor --netns gw --interface eth0 --mode tc`,
 		Args: cobra.NoArgs,
