@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -303,8 +302,7 @@ func (o *checkOptions) offline(ctx context.Context, progress io.Writer) (doc rep
 			return report.New(run.Report), nil
 		}
 	}
-	ports := slices.DeleteFunc(probe.NATTPorts, func(p uint16) bool { return p == 4500 }) // always there
-	doc, _, err = account(ctx, o.from, replay.Options{SATableSize: probe.SATableSize, NATTPorts: ports,
+	doc, _, err = account(ctx, o.from, replay.Options{SATableSize: probe.SATableSize, NATTPorts: probe.NATTPorts[1:], // the first is always there
 		Loaded: onlyFiles(progress, needs...)})
 	return doc, err
 }

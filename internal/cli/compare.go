@@ -59,7 +59,7 @@ Exit status: 0 nothing lost and no finding, 1 packets were lost or an end has fi
 			return compareFiles(cmd.Context(), args[0], args[1], opts, o.json, cmd.OutOrStdout())
 		}),
 	}
-	cmd.Flags().UintSliceVar(&o.nattPorts, "natt-port", []uint{4500}, "UDP `port` that carries ESP in captures, repeatable")
+	addNATTPorts(cmd.Flags(), &o.nattPorts)
 	cmd.Flags().Uint32Var(&o.saTable, "sa-table", probe.DefaultSATableSize, "`SAs` to keep account of in a capture")
 	cmd.Flags().BoolVar(&o.json, "json", false, "write JSON (schema "+compare.Schema+")")
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "no progress on long captures")

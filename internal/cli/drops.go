@@ -71,7 +71,7 @@ Exit status: 0 observed, 2 wrong usage, 3 cannot observe. Drops are no findings.
 	f.StringSliceVar(&o.Reasons, "reason", nil, "only drops for this `reason`, as the kernel names it, e.g. NO_SOCKET; repeatable")
 	f.StringSliceVar(&o.spis, "spi", nil, "only packets of SAs with this `SPI` (0x… or decimal), repeatable")
 	f.StringSliceVar(&o.peers, "peer", nil, "only packets from or to this `prefix`, or of an SA to it; repeatable")
-	f.UintSliceVar(&o.nattPorts, "natt-port", []uint{4500}, "UDP `port` that carries ESP, repeatable")
+	addNATTPorts(f, &o.nattPorts)
 	addDuration(cmd, &o.duration, 0)
 	f.IntVar(&o.top, "top", 10, "how many `rows` to print at the end, most packets first; 0: all")
 	f.BoolVar(&o.follow, "follow", false, "print each drop as it happens, and the rows at the end")
@@ -110,14 +110,12 @@ func (o *dropsOptions) check() error {
 		}
 		o.Peers = append(o.Peers, p)
 	}
-	for _, p := range o.nattPorts {
-		if p == 0 || p > 65535 {
-			return fmt.Errorf("--natt-port %d: a port is 1 to 65535", p)
-		}
-		o.NATTPorts = append(o.NATTPorts, uint16(p))
+	var err error
+	if o.NATTPorts, err = espPorts(o.nattPorts); err != nil {
+		return err
 	}
 	for flag, n := range map[string]int{
-		"interface": len(o.Interfaces), "reason": len(o.Reasons), "spi": len(o.SPIs), "peer": len(o.Peers), "natt-port": len(o.NATTPorts),
+		"interface": len(o.Interfaces), "reason": len(o.Reasons), "spi": len(o.SPIs), "peer": len(o.Peers),
 	} {
 		if n > drops.MaxFilters {
 			return fmt.Errorf("--%s: %d values, at most %d", flag, n, drops.MaxFilters)

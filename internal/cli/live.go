@@ -52,7 +52,7 @@ func (o *liveOptions) addPlanFlags(f *pflag.FlagSet) {
 	f.StringSliceVarP(&o.interfaces, "interface", "i", nil,
 		"`device` to observe, repeatable (default: those that own the SAs' local addresses)")
 	f.Var(&o.mode, "mode", "where to observe arriving packets: auto, xdp, xdp-generic or tc")
-	f.UintSliceVar(&o.nattPorts, "natt-port", []uint{4500}, "UDP `port` that carries ESP, repeatable")
+	addNATTPorts(f, &o.nattPorts)
 	f.Uint32Var(&o.saTableSize, "sa-table", probe.DefaultSATableSize, "`SAs` to keep account of at once")
 	f.BoolVar(&o.latency, "latency", false, "measure how long packets spend in xfrm: two more hooks run for each packet")
 	f.BoolVar(&o.noInner, "no-inner", false, "do not follow TCP inside the tunnels")
@@ -77,11 +77,9 @@ func (o *liveOptions) probeOptions() (probe.Options, error) {
 		RunTimeStats: o.stats,
 		Packets:      o.packets,
 	}
-	for _, p := range o.nattPorts {
-		if p == 0 || p > 65535 {
-			return out, &usageError{fmt.Errorf("--natt-port %d: a port is 1 to 65535", p)}
-		}
-		out.NATTPorts = append(out.NATTPorts, uint16(p))
+	var err error
+	if out.NATTPorts, err = espPorts(o.nattPorts); err != nil {
+		return out, err
 	}
 	if o.saTableSize == 0 {
 		return out, &usageError{fmt.Errorf("--sa-table 0: at least one SA must fit")}

@@ -55,24 +55,11 @@ Exit status: 0 nothing found, 1 findings, 2 wrong usage, 3 a file cannot be read
 			return read(cmd.Context(), args, opts, o.json, cmd.OutOrStdout())
 		}),
 	}
-	cmd.Flags().UintSliceVar(&o.nattPorts, "natt-port", []uint{4500}, "UDP `port` that carries ESP, repeatable")
+	addNATTPorts(cmd.Flags(), &o.nattPorts)
 	cmd.Flags().Uint32Var(&o.saTable, "sa-table", probe.DefaultSATableSize, "`SAs` to keep account of")
 	cmd.Flags().BoolVar(&o.json, "json", false, "report as JSON (schema xfrmscope/1)")
 	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "no progress on long files")
 	return cmd
-}
-
-// furtherPorts are the UDP ports that carry ESP besides the one that always does.
-func furtherPorts(ports []uint) (out []uint16, err error) {
-	for _, p := range ports {
-		switch {
-		case p == 0 || p > 65535:
-			return nil, &usageError{fmt.Errorf("--natt-port %d: a port is 1 to 65535", p)}
-		case p != 4500:
-			out = append(out, uint16(p))
-		}
-	}
-	return out, nil
 }
 
 // read reports what the files hold. An error comes after the report of what could be read.
