@@ -70,8 +70,10 @@ type Reader struct {
 	names *Names
 
 	mu       sync.Mutex
-	table    *Table        // nil: wire not observed
-	slots    []Slot        // scratch
+	table    *Table // nil: wire not observed
+	slots    []Slot // scratch, as the next two
+	listed   []uint32
+	begun    []progress
 	live     []*slotRecord // by slot, in whose order their states lie in memory; nil: unused
 	used     int           // how many are not
 	reap     reaper
@@ -167,49 +169,12 @@ func (r *Reader) Sample() error {
 		return nil
 	}
 	now := r.opts.Now()
-	err := r.eachState(now, r.table.Head, func(rec *slotRecord, s *State) {
+	err := r.eachState(now, func(rec *slotRecord, s *State) {
 		rec.history.add(now, s.Highest, r.opts.Horizon)
 		rec.pace.sample(now, s)
 	})
 	err = errors.Join(err, r.settlePeers(now))
 	return errors.Join(err, r.reclaim(now, nil, false))
-}
-
-// eachState reads the state of every slot in the table or on its way out of it, all of it or its head.
-func (r *Reader) eachState(now time.Time, read func(uint32) (*State, error), fn func(*slotRecord, *State)) error {
-	var err error
-	if r.slots, err = r.table.Slots(r.slots); err != nil {
-		return err
-	}
-	for _, slot := range r.slots {
-		rec := r.live[slot.Index]
-		if rec == nil {
-			rec = &slotRecord{slot: slot, changed: now}
-			r.live[slot.Index] = rec
-			r.used++
-		}
-	}
-	for _, rec := range r.live {
-		if rec == nil {
-			continue
-		}
-		s, err := read(rec.slot.Index)
-		if err != nil {
-			return err
-		}
-		if s.Used == 0 && rec.retired.IsZero() {
-			continue // its first packet is being written down this moment
-		}
-		rec.key, rec.valid = s.Key(), true
-		if p := s.packets(); p != rec.packets {
-			if p > rec.packets {
-				r.heard(s, p-rec.packets)
-			}
-			rec.packets, rec.changed = p, now
-		}
-		fn(rec, s)
-	}
-	return nil
 }
 
 // lastSeen is the time of an SA's newest packet. The straight path reads no clock, so on a live
@@ -238,7 +203,7 @@ func (r *Reader) Snapshot(ctx context.Context, dump func(context.Context) (Dump,
 				rec.hasFirst = false
 			}
 		}
-		if err := r.eachState(r.opts.Now(), r.table.Head, func(rec *slotRecord, s *State) {
+		if err := r.eachState(r.opts.Now(), func(rec *slotRecord, s *State) {
 			rec.before, rec.hasFirst = s.packets(), true
 		}); err != nil {
 			return snap, err
@@ -277,15 +242,10 @@ func (r *Reader) readWire(snap *ledger.Snapshot) error {
 		byKey[key] = w
 	}
 	var errs []error
-	err := r.eachState(snap.At, r.table.State, func(rec *slotRecord, s *State) {
-		count, cpus, err := r.table.Count(rec.slot.Index)
-		if err != nil {
-			errs = append(errs, err)
-			return
-		}
-		rec.history.add(snap.At, s.Highest, r.opts.Horizon)
-		w := s.WireSA(count, s.missingAbove(rec.history.settled(snap.At, r.opts.Horizon)))
-		w.CPUs, w.LastSeen = cpus, r.lastSeen(rec, s)
+	err := r.eachCounted(snap.At, func(rec *slotRecord, c counted) {
+		rec.history.add(snap.At, c.Highest, r.opts.Horizon)
+		w := c.WireSA(c.count, c.missingAbove(c.settled))
+		w.CPUs, w.LastSeen = c.cpus, r.lastSeen(rec, c.State)
 		rec.pace.fill(&w)
 		w.PacketsBefore = 0
 		if rec.hasFirst {

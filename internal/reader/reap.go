@@ -36,7 +36,7 @@ func (r *Reader) Reclaim(sad []ledger.SADEntry) error {
 		return nil
 	}
 	now := r.opts.Now()
-	if err := r.eachState(now, r.table.Head, func(*slotRecord, *State) {}); err != nil {
+	if err := r.eachState(now, func(*slotRecord, *State) {}); err != nil {
 		return err
 	}
 	return r.reclaim(now, sad, true)

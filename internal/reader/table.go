@@ -5,11 +5,9 @@ package reader
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/bpfobj"
 	"xfrmscope/internal/ledger"
@@ -65,9 +63,7 @@ type Table struct {
 	noBatch bool
 	keys    []slotKey // scratch of Slots
 	values  []uint32
-	perCPU  []Count // scratch of Count, as the next two
-	lookup  lookup
-	slot    uint32
+	counts  counts
 }
 
 // OpenTable prepares to read the maps; they stay the caller's.
@@ -84,7 +80,7 @@ func OpenTable(m WireMaps) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open SA table: %w", err)
 	}
-	t := &Table{maps: m, cpus: cpus, perCPU: make([]Count, cpus)}
+	t := &Table{maps: m, cpus: cpus, counts: newCounts(m.SACounts, cpus)}
 	// Mapping saves a system call an SA. Where it is refused, look-ups do the same more slowly.
 	if mem, err := m.SAStates.Memory(); err == nil {
 		t.mem = mem
@@ -155,20 +151,53 @@ const stateTries = 4
 // State reads the state of one slot, which holds until the next is read. Its counters change in several
 // steps, so it is read until two reads agree. A read that meets a packet between two of its own updates can
 // still be off by that packet; once packets rest, every read is exact.
-func (t *Table) State(slot uint32) (*State, error) { return t.agreed(slot, StateSize) }
+func (t *Table) State(slot uint32) (*State, error) {
+	return t.agreed(slot, func(s *State) error { return t.readState(slot, s, 0, StateSize) })
+}
 
 // Head is State without what lies behind the counters, which stays as it was and means nothing: the window
 // above all. It costs a twentieth.
-func (t *Table) Head(slot uint32) (*State, error) { return t.agreed(slot, headSize) }
+func (t *Table) Head(slot uint32) (*State, error) {
+	return t.agreed(slot, func(s *State) error { return t.readState(slot, s, 0, headSize) })
+}
 
-func (t *Table) agreed(slot uint32, size int) (*State, error) {
+// Above is State without the gaps, and with so much of the window as missingAbove asks for with the number given.
+func (t *Table) Above(slot uint32, settled uint64) (*State, error) {
+	return t.agreed(slot, func(s *State) error {
+		if err := t.readState(slot, s, 0, gapsAt); err != nil {
+			return err
+		}
+		if err := t.readState(slot, s, windowEnd, StateSize); err != nil {
+			return err
+		}
+		if s.holes() == 0 {
+			return nil // so nothing of it is pending
+		}
+		for _, r := range s.wordsAbove(settled) {
+			if err := t.readState(slot, s, windowAt+r[0]*8, windowAt+r[1]*8); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// progress reads how far an SA has come. Only a table that is mapped has it for less than all the rest.
+func (t *Table) progress(slot uint32) (p progress, err error) {
+	if _, err := t.mem.ReadAt((*[unsafe.Sizeof(p)]byte)(unsafe.Pointer(&p))[:], int64(slot)*int64(StateSize)+int64(progressAt)); err != nil {
+		return p, fmt.Errorf("read sa_states slot %d: %w", slot, err)
+	}
+	return p, nil
+}
+
+func (t *Table) agreed(slot uint32, read func(*State) error) (*State, error) {
 	s, again := &t.states[0], &t.states[1]
 	for range stateTries {
-		if err := t.readState(slot, s, size); err != nil {
+		if err := read(s); err != nil {
 			return nil, err
 		}
 		// The counters alone are compared, so they alone are read again.
-		if err := t.readState(slot, again, headSize); err != nil {
+		if err := t.readState(slot, again, 0, headSize); err != nil {
 			return nil, err
 		}
 		if sameCounts(s, again) {
@@ -183,70 +212,23 @@ func sameCounts(a, b *State) bool {
 		a.ClosedSpan == b.ClosedSpan && a.Duplicates == b.Duplicates && a.Stale == b.Stale
 }
 
-// readState reads the first so many bytes of a state.
-func (t *Table) readState(slot uint32, into *State, size int) error {
+// readState reads the bytes of a state from one offset to another.
+func (t *Table) readState(slot uint32, into *State, from, to int) error {
+	if from == to {
+		return nil
+	}
 	if t.mem == nil {
 		b, err := t.maps.SAStates.LookupBytes(slot)
 		if err != nil {
 			return fmt.Errorf("read sa_states slot %d: %w", slot, err)
 		}
-		copy(into.bytes(), b)
+		copy(into.bytes()[from:to], b[from:])
 		return nil
 	}
-	if _, err := t.mem.ReadAt(into.bytes()[:size], int64(slot)*int64(StateSize)); err != nil {
+	if _, err := t.mem.ReadAt(into.bytes()[from:to], int64(slot)*int64(StateSize)+int64(from)); err != nil {
 		return fmt.Errorf("read sa_states slot %d: %w", slot, err)
 	}
 	return nil
-}
-
-// Count sums one slot's per-CPU counts, and says how many packets each CPU counted.
-func (t *Table) Count(slot uint32) (Count, map[int]uint64, error) {
-	if err := t.readCounts(slot); err != nil {
-		return Count{}, nil, fmt.Errorf("read sa_counts slot %d: %w", slot, err)
-	}
-	cpus := map[int]uint64{}
-	for cpu, c := range t.perCPU {
-		if c.Packets > 0 {
-			cpus[cpu] = c.Packets
-		}
-	}
-	return Sum(t.perCPU, addCount), cpus, nil
-}
-
-// lookup is the part of union bpf_attr that BPF_MAP_LOOKUP_ELEM uses.
-type lookup struct {
-	mapFD, _   uint32
-	key, value uint64
-	flags      uint64
-}
-
-// readCounts reads a slot's counts into perCPU. The library does the same by reflection, which takes five
-// times as long, and it is done once for each SA of every snapshot.
-func (t *Table) readCounts(slot uint32) error {
-	t.slot = slot
-	t.lookup = lookup{mapFD: uint32(t.maps.SACounts.FD()), key: uint64(uintptr(unsafe.Pointer(&t.slot))),
-		value: uint64(uintptr(unsafe.Pointer(&t.perCPU[0])))}
-	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_MAP_LOOKUP_ELEM, uintptr(unsafe.Pointer(&t.lookup)), unsafe.Sizeof(t.lookup))
-	runtime.KeepAlive(t) // which holds all that the kernel was given as a number
-	if errno != 0 {
-		return errno
-	}
-	return nil
-}
-
-func addCount(dst *Count, c Count) {
-	dst.Packets += c.Packets
-	dst.Bytes += c.Bytes
-	dst.Dscps |= c.Dscps
-	dst.Largest = max(dst.Largest, c.Largest)
-}
-
-// Sum folds the values that the possible CPUs hold into one.
-func Sum[T any](perCPU []T, add func(dst *T, v T)) (total T) {
-	for _, v := range perCPU {
-		add(&total, v)
-	}
-	return total
 }
 
 // remove takes an SA out of the table: its next packet opens a new slot. Hints lead to a slot as long

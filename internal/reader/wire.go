@@ -31,6 +31,8 @@ func addr(b [16]byte) netip.Addr { return netip.AddrFrom16(b).Unmap() }
 // SEQ_BIAS, which is epoch 1 (bpf/lib/abi.h). The epoch of the current sequence's first number is
 // therefore all that stands between a joined number and the peer's own.
 func (s *State) WireSA(c Count, pending uint64) ledger.WireSA {
+	// One piece of memory for what were three.
+	hists := &struct{ extent, displacement, gap [16]uint64 }{s.ExtentHist, s.DisplacementHist, s.GapHist}
 	w := ledger.WireSA{
 		Key:              s.Key(),
 		Src:              addr(s.Src),
@@ -58,15 +60,15 @@ func (s *State) WireSA(c Count, pending uint64) ledger.WireSA {
 		GapEvents:        s.GapEvents,
 		ExtentMax:        s.ExtentMax,
 		ExtentFloor:      s.ExtentUnknown,
-		ExtentHist:       slices.Clone(s.ExtentHist[:]),
+		ExtentHist:       hists.extent[:],
 		DisplacementMax:  s.DisplacementMax,
-		DisplacementHist: slices.Clone(s.DisplacementHist[:]),
+		DisplacementHist: hists.displacement[:],
 		LateSpread:       s.LateSpread,
 		DSCPs:            c.Dscps,
 		CE:               s.Ce,
 		RestartAt:        time.Duration(s.RestartNs),
 		Rebinds:          s.Rebinds,
-		GapHist:          slices.Clone(s.GapHist[:]),
+		GapHist:          hists.gap[:],
 		Spacings:         s.Spacings,
 		SpacingSum:       s.SpacingSum,
 		SpacingSquares:   s.SpacingSquares,
