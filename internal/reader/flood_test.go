@@ -82,7 +82,7 @@ func TestFlood(t *testing.T) {
 			known = append(known, ledger.SADEntry{Key: in(4)})
 			later[4] = 0
 		}
-		if n == strangers*3/4 {
+		if n == strangers*4/5-1 { // a snapshot was taken, as at the end
 			early = heap()
 		}
 	}
@@ -90,7 +90,7 @@ func TestFlood(t *testing.T) {
 	snap := snapshot(t, r, known)
 
 	if late > early+1<<20 {
-		t.Errorf("%d bytes of heap after three quarters of the flood, %d at its end", early, late)
+		t.Errorf("%d bytes of heap after four fifths of the flood, %d at its end", early, late)
 	}
 	if n := len(snap.Wire); n > slots*(1+foldedPerSlot) {
 		t.Errorf("%d SAs in the snapshot, want at most %d", n, slots*(1+foldedPerSlot))

@@ -124,6 +124,11 @@ func snapshot(t testing.TB, r *Reader, sad []ledger.SADEntry) ledger.Snapshot {
 	t.Helper()
 	snap, err := r.Snapshot(context.Background(), func(context.Context) (Dump, error) { return Dump{SAD: sad}, nil })
 	must(t, err)
+	for i := range snap.Wire {
+		if i > 0 && compareKeys(snap.Wire[i-1].Key, snap.Wire[i].Key) >= 0 {
+			t.Errorf("%v stands before %v", snap.Wire[i-1].Key, snap.Wire[i].Key)
+		}
+	}
 	return snap
 }
 

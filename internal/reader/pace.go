@@ -75,3 +75,20 @@ func (p *pace) fill(w *ledger.WireSA) {
 	w.LossyRate, w.LossyRateSquares = p.passed.sum, p.passed.squares
 	w.OfferedRate, w.OfferedRateSquares = p.sent.sum, p.sent.squares
 }
+
+// current says whether the newest sample found the SA as it is, or there was none. Then it can be left out of
+// samples: each would find that no packet came, which wake makes up for.
+func (p *pace) current(s *State) bool {
+	if p.at.IsZero() {
+		p.packets, p.holes, p.restarts, p.jumps = s.packets(), s.holes(), s.Restarts, s.Jumps
+		return true
+	}
+	return p.packets == s.packets() && p.holes == s.holes() && p.restarts == s.Restarts && p.jumps == s.Jumps
+}
+
+// wake is told when the last sample was taken that the SA was left out of.
+func (p *pace) wake(at time.Time) {
+	if at.After(p.at) {
+		p.at, p.held = at, false
+	}
+}

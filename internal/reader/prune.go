@@ -62,17 +62,16 @@ func (r *Reader) Prune(age time.Duration) error {
 	for _, key := range r.reap.order {
 		if mono-r.reap.folded[key].LastSeen >= age {
 			delete(r.reap.folded, key)
+			r.places.gone = true
 			continue
 		}
 		order = append(order, key)
 	}
 	r.reap.order = order
-	for _, rec := range r.silent(now, age) {
-		if err := r.table.remove(rec.slot); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		rec.retired, rec.over = now, true
+	over := r.silent(now, age)
+	errs = append(errs, r.retire(over, now))
+	for _, rec := range over {
+		rec.over = !rec.retired.IsZero()
 	}
 	for k, p := range r.peers {
 		p.quiet = 0

@@ -72,10 +72,16 @@ type Reader struct {
 	mu       sync.Mutex
 	table    *Table // nil: wire not observed
 	slots    []Slot // scratch, as the next two
-	listed   []uint32
+	awake    []uint32
 	begun    []progress
-	live     []*slotRecord // by slot, in whose order their states lie in memory; nil: unused
-	used     int           // how many are not
+	live     []*slotRecord    // by slot, in whose order their states lie in memory; nil: unused
+	used     int              // how many are not
+	rest     []progress       // by slot: how far its SA has come that is at rest; zero: it is not, or there is none
+	parts    []*ledger.WireSA // by slot: what a snapshot says of an SA at rest, once one was taken; never changed
+	places   places
+	spare    []*slotRecord // that no slot has
+	retired  []*slotRecord // whose slots are on their way out of the table
+	ticked   time.Time     // the last sample that tells the rate of an SA at rest: none
 	reap     reaper
 	tables   []Aging // that make room
 	peers    map[peerKey]*peerTrack
@@ -91,17 +97,16 @@ type Reader struct {
 
 // slotRecord is what the reader remembers of a slot between readings.
 type slotRecord struct {
-	slot     Slot
-	key      ledger.SAKey
-	valid    bool // the key is known: its state has been read
-	history  history
-	pace     pace
-	packets  uint64
-	changed  time.Time // when packets last grew
-	retired  time.Time // when it left the table; zero: it is in it
-	over     bool      // what it counted need not be kept
-	before   uint64    // packets at the start of a snapshot
-	hasFirst bool
+	slot    uint32
+	key     ledger.SAKey
+	history history
+	pace    pace
+	packets uint64
+	changed time.Time // when packets last grew
+	last    progress  // as of the last reading
+	moved   time.Time // when that last changed
+	retired time.Time // when it left the table; zero: it is in it
+	over    bool      // what it counted need not be kept
 }
 
 // New prepares to read a source, which stays the caller's.
@@ -124,7 +129,7 @@ func New(src Source, opts Options) (*Reader, error) {
 	}
 	r := &Reader{src: src, opts: opts, names: names}
 	r.peers, r.beaten = make(map[peerKey]*peerTrack), make(map[ledger.KeepaliveReading]uint64)
-	r.reap.folded = make(map[ledger.SAKey]ledger.WireSA)
+	r.reap.folded = make(map[ledger.SAKey]*ledger.WireSA)
 	r.tables = r.aging()
 	r.started = opts.Now()
 	mono, err := monoNow()
@@ -139,7 +144,8 @@ func New(src Source, opts Options) (*Reader, error) {
 		if r.table, err = OpenTable(*src.Wire); err != nil {
 			return nil, err
 		}
-		r.live = make([]*slotRecord, r.table.Cap())
+		slots := r.table.Cap()
+		r.live, r.rest, r.parts = make([]*slotRecord, slots), make([]progress, slots), make([]*ledger.WireSA, slots)
 	}
 	return r, nil
 }
@@ -172,7 +178,11 @@ func (r *Reader) Sample() error {
 	err := r.eachState(now, func(rec *slotRecord, s *State) {
 		rec.history.add(now, s.Highest, r.opts.Horizon)
 		rec.pace.sample(now, s)
+		r.settle(rec, s, now)
 	})
+	if now.Sub(r.ticked) >= paceMin {
+		r.ticked = now
+	}
 	err = errors.Join(err, r.settlePeers(now))
 	return errors.Join(err, r.reclaim(now, nil, false))
 }
@@ -198,14 +208,7 @@ func (r *Reader) Snapshot(ctx context.Context, dump func(context.Context) (Dump,
 		return snap, err
 	}
 	if r.table != nil {
-		for _, rec := range r.live {
-			if rec != nil {
-				rec.hasFirst = false
-			}
-		}
-		if err := r.eachState(r.opts.Now(), func(rec *slotRecord, s *State) {
-			rec.before, rec.hasFirst = s.packets(), true
-		}); err != nil {
+		if err := r.eachState(r.opts.Now(), func(*slotRecord, *State) {}); err != nil {
 			return snap, err
 		}
 	}
@@ -237,30 +240,27 @@ func (r *Reader) readWire(snap *ledger.Snapshot) error {
 	if r.table == nil {
 		return nil
 	}
-	byKey := make(map[ledger.SAKey]ledger.WireSA, r.used+len(r.reap.folded))
-	for key, w := range r.reap.folded {
-		byKey[key] = w
-	}
 	var errs []error
+	var passing []uint32
 	err := r.eachCounted(snap.At, func(rec *slotRecord, c counted) {
 		rec.history.add(snap.At, c.Highest, r.opts.Horizon)
-		w := c.WireSA(c.count, c.missingAbove(c.settled))
+		w := new(c.WireSA(c.count, c.missingAbove(c.settled)))
 		w.CPUs, w.LastSeen = c.cpus, r.lastSeen(rec, c.State)
-		rec.pace.fill(&w)
-		w.PacketsBefore = 0
-		if rec.hasFirst {
-			// Counts and state are written one after the other; the earlier reading is never
-			// ahead of the later one but for a lost race, which is counted as contention.
-			w.PacketsBefore = min(rec.before, w.Packets)
+		rec.pace.fill(w)
+		// Counts and state are written one after the other; the earlier reading is never
+		// ahead of the later one but for a lost race, which is counted as contention.
+		w.PacketsBefore = min(c.before, w.Packets)
+		r.parts[rec.slot] = w
+		if r.settle(rec, c.State, snap.At); r.rest[rec.slot] == (progress{}) || w.Pending > 0 {
+			passing = append(passing, rec.slot)
 		}
-		if old, ok := byKey[w.Key]; ok {
-			w = merge(old, w)
-		}
-		byKey[w.Key] = w
 	})
 	errs = append(errs, err, r.settlePeers(snap.At))
 	r.readNAT(snap)
-	snap.Wire = sortedWire(byKey)
+	snap.Wire = r.wire()
+	for _, slot := range passing {
+		r.parts[slot] = nil
+	}
 	snap.Packets, err = r.totals()
 	return errors.Join(append(errs, err)...)
 }

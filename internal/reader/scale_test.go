@@ -35,7 +35,10 @@ func BenchmarkSample(b *testing.B) {
 				g := newRig(b, uint32(sas+sas/10))
 				g.fill(sas)
 				r := g.reader(Options{})
-				must(b, r.Sample())
+				for range 6 { // until they are at rest
+					must(b, r.Sample())
+					g.now = g.now.Add(250 * time.Millisecond)
+				}
 				next := uint32(21)
 				b.ReportAllocs()
 				var used time.Duration
@@ -61,26 +64,40 @@ func BenchmarkSample(b *testing.B) {
 // BenchmarkSnapshot is what each look at the ledger costs the reader.
 func BenchmarkSnapshot(b *testing.B) {
 	for _, sas := range []int{100, 10000, 100000} {
-		b.Run(fmt.Sprintf("sas=%d", sas), func(b *testing.B) {
-			g := newRig(b, uint32(sas+sas/10))
-			sad := g.fill(sas)
-			before := inUse()
-			r := g.reader(Options{})
-			snap := snapshot(b, r, sad)
-			kept := inUse() - before
-			runtime.KeepAlive(snap)
-			b.ReportAllocs()
-			var used time.Duration
-			for b.Loop() {
-				g.now = g.now.Add(time.Second)
-				before := cpuUsed(b)
-				snapshot(b, r, sad)
-				used += cpuUsed(b) - before
-			}
-			b.ReportMetric(float64(used.Nanoseconds())/float64(b.N)/float64(sas), "CPU-ns/SA")
-			b.ReportMetric(float64(kept)/float64(sas), "heap-B/SA")
-			b.ReportMetric(float64(g.mapBytes())/float64(sas+sas/10), "map-B/slot")
-		})
+		for _, busy := range []int{0, 100} { // percent of the SAs that had packets since
+			b.Run(fmt.Sprintf("sas=%d/busy=%d%%", sas, busy), func(b *testing.B) {
+				g := newRig(b, uint32(sas+sas/10))
+				sad := g.fill(sas)
+				before := inUse()
+				r := g.reader(Options{})
+				var snap ledger.Snapshot
+				for range 4 { // until they are at rest, and kept as such
+					snap = snapshot(b, r, sad)
+					g.now = g.now.Add(time.Second)
+				}
+				kept := inUse() - before
+				runtime.KeepAlive(snap)
+				snap = ledger.Snapshot{}
+				next := uint32(21)
+				b.ReportAllocs()
+				var used time.Duration
+				for b.Loop() {
+					b.StopTimer()
+					for spi := range sas * busy / 100 {
+						g.send(uint32(spi+1), next)
+					}
+					next++
+					g.now = g.now.Add(time.Second)
+					before := cpuUsed(b)
+					b.StartTimer()
+					snapshot(b, r, sad)
+					used += cpuUsed(b) - before
+				}
+				b.ReportMetric(float64(used.Nanoseconds())/float64(b.N)/float64(sas), "CPU-ns/SA")
+				b.ReportMetric(float64(kept)/float64(sas), "heap-B/SA")
+				b.ReportMetric(float64(g.mapBytes())/float64(sas+sas/10), "map-B/slot")
+			})
+		}
 	}
 }
 
