@@ -9,7 +9,8 @@ import (
 
 // Snapshot is everything the sources knew at one moment. All counters are absolutes since their own
 // beginning; the ledger subtracts. A nil slice or map means "this source is not there", an empty one
-// means "it is there and has nothing": the ledger shows the first as not observed, never as zero.
+// means "it is there and has nothing": the ledger shows the first as not observed, never as zero. Slices and
+// maps within an SA may be those of an earlier snapshot, where nothing has moved: they are only read.
 type Snapshot struct {
 	At        time.Time         // wall clock with its monotonic reading
 	Mono      time.Duration     // the same moment by the clock of the durations below: CLOCK_MONOTONIC, or a capture's own

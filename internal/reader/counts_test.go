@@ -6,13 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"xfrmscope/internal/ledger"
 )
 
 // TestCountsByTheRow holds rows of counts, at the table's ends and across, against those that are read one by one.
@@ -55,12 +59,13 @@ func TestExactWhileRead(t *testing.T) {
 		t.Skip("needs two CPUs")
 	}
 	for _, way := range []struct {
-		name  string
-		limit func(*Table)
+		name string
+		set  func(*Reader)
 	}{
-		{"rows", func(*Table) {}},
-		{"one by one", func(t *Table) { t.counts.single = true }},
-		{"not mapped", func(t *Table) { t.mem = nil }},
+		{"rows", func(*Reader) {}},
+		{"one by one", func(r *Reader) { r.table.counts.single = true }},
+		{"not mapped", func(r *Reader) { r.table.mem = nil }},
+		{"at rest", func(r *Reader) { r.opts.Now, r.opts.Grace = time.Now, 5*time.Millisecond }},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			const sas, slots = 100, 256
@@ -69,7 +74,7 @@ func TestExactWhileRead(t *testing.T) {
 				g.send(spi+1, 1)
 			}
 			r := g.reader(Options{})
-			way.limit(r.table)
+			way.set(r)
 			var begun, counted [sas]atomic.Uint64
 			for i := range sas {
 				begun[i].Store(1)
@@ -107,6 +112,7 @@ func TestExactWhileRead(t *testing.T) {
 				for i := range sas {
 					before[i] = counted[i].Load()
 				}
+				must(t, r.Sample())
 				snap := snapshot(t, r, nil)
 				for i := range sas {
 					after[i] = begun[i].Load()
@@ -128,6 +134,14 @@ func TestExactWhileRead(t *testing.T) {
 			}
 			must(t, halt())
 			check() // now both bounds are the same
+			if way.name == "at rest" && r.table.mem != nil {
+				time.Sleep(2 * paceMin)
+				check()
+				check() // from what is kept
+				if kept := slices.DeleteFunc(slices.Clone(r.parts), func(w *ledger.WireSA) bool { return w == nil }); len(kept) != sas {
+					t.Errorf("of %d SAs a part is kept, want %d", len(kept), sas)
+				}
+			}
 			if w := find(t, snapshot(t, r, nil), 1); fmt.Sprint(w.Packets, w.Unique, w.Missing, w.Duplicates) != fmt.Sprint(begun[0].Load(), begun[0].Load(), 0, 0) {
 				t.Errorf("SA 1: %+v, %d sent", w, begun[0].Load())
 			}
