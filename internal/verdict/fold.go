@@ -66,6 +66,7 @@ var foldings = []folding{
 	{RekeyFailed, sameSA, []ID{SPIUnknown, SAInvalid}},
 	{RekeyGap, sameSA, []ID{SPIUnknown, SAInvalid}},
 	{RekeyGap, samePeerOrNobody, []ID{OutboundNoSA}},
+	{EncapMismatch, sameSA, []ID{HostIngressDrop, InnerRetransmissions}},
 	{NATMappingChanged, samePeer, []ID{NATBindingLost, OneWayTraffic}},
 	{NATKeepaliveMissing, samePeer, []ID{NATBindingLost}},
 	{NATBindingLost, samePeer, []ID{OneWayTraffic}},

@@ -246,7 +246,7 @@ func placeRemedy(d *ledger.Drop) Remedy {
 		return Remedy{For: forHost, Text: "Fragments did not come whole, or a packet could not be made into fragments. Avoid fragments: lower the MTU or MSS inside the tunnel.",
 			Commands: []string{"nstat -az 'IpReasm*' 'IpFrag*' 'Ip6Reasm*' 'Ip6Frag*'", "nft add rule inet <table> forward tcp flags syn tcp option maxseg size set rt mtu"}}
 	case ledger.PlaceSocket:
-		return Remedy{For: forHost, Text: "They reached the transport layer. SOCKET_RCVBUFF: the program reads too slowly or its buffer is too small; NO_SOCKET: nobody listens there.",
+		return Remedy{For: forHost, Text: "They reached the transport layer. SOCKET_RCVBUFF: the program reads too slowly or its buffer is too small; NO_SOCKET: nobody listens there. ESP in UDP wants the socket that an IKE daemon has on port 4500.",
 			Commands: []string{"ss -unlm; ss -tnlm", "sysctl net.core.rmem_max net.ipv4.udp_mem", "nstat -az 'Udp*'"}}
 	case ledger.PlaceRoute:
 		return Remedy{For: forIproute2, Text: "There is no route to their destination, or it refuses them.",

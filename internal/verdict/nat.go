@@ -163,11 +163,14 @@ func encapMismatch(r *ledger.Report) []Finding {
 			sa.State == ledger.Absent || sa.State == ledger.NotCovered {
 			continue
 		}
-		refused := sa.Xfrm[ledger.EncapMismatch]
-		base := inferred
+		refused, unheard := sa.Xfrm[ledger.EncapMismatch], withoutSocket(r, sa)
+		base, fate := inferred, "xfrm refuses such packets (XfrmInStateMismatch)"
+		var spares []ID // what else befalls them in this host has another cause
 		switch {
 		case refused > 0:
-			base = corroborated
+			base, spares = corroborated, []ID{HostIngressDrop}
+		case unheard > 0:
+			base, fate = witnessed, "no socket of this host takes ESP out of UDP: they never reach xfrm"
 		case sa.XfrmFrom == ledger.FromStack:
 			continue // xfrm refused none: the SA was changed after its packets had passed
 		case r.Kernel.XfrmStat[ledger.EncapMismatch.Counter()] > 0:
@@ -178,12 +181,12 @@ func encapMismatch(r *ledger.Report) []Finding {
 			Severity:   Critical,
 			Confidence: sure(base, blurred(r)),
 			Subject:    about(sa),
-			Summary: fmt.Sprintf("%s: the SA wants %s, on the wire is %s, and xfrm refuses such packets (XfrmInStateMismatch).",
-				who(sa), encapName(sa.Encap), encapName(w.Encap)),
+			Summary:    fmt.Sprintf("%s: the SA wants %s, on the wire is %s, and %s.", who(sa), encapName(sa.Encap), encapName(w.Encap), fate),
 			Evidence: []Evidence{
 				{"wire.packets", w.Packets, "packets", "wire", "the newest " + encapName(w.Encap)},
 				{"xfrm.encap_mismatch", refused, "packets", sourceOf(sa), ""},
 			},
+			spares: spares,
 			Remedy: []Remedy{
 				{For: forStrongSwan, Text: "Let both ends come to the same view of NAT: set the IKE SA up anew after a change of address, or force UDP on both.",
 					Commands: []string{"connections.<conn>.encap = yes", "swanctl --terminate --ike <conn> && swanctl --initiate --child <child>"}},
@@ -194,9 +197,25 @@ func encapMismatch(r *ledger.Report) []Finding {
 				{For: forPeer, Text: "Cisco: crypto ipsec nat-transparency udp-encapsulation. Windows: AssumeUDPEncapsulationContextOnSendRule = 2 where both ends are behind NAT."},
 			},
 		}
+		if unheard > 0 {
+			f.Evidence = append(f.Evidence, Evidence{"drops.before_xfrm.socket", unheard, "packets", "kfree_skb", "nobody has UDP_ENCAP set on their port"})
+		}
 		out = append(out, f)
 	}
 	return out
+}
+
+// withoutSocket is how many packets of an SA came in UDP to a port where no socket is, for xfrm to get
+// them from. Kernels that give no reason are taken at their place.
+func withoutSocket(r *ledger.Report, sa *ledger.SA) (n int64) {
+	for _, l := range lost(r, func(d *ledger.Drop) bool {
+		return d.Stage == ledger.BeforeXfrm && d.Place == ledger.PlaceSocket && (d.Reason == "NO_SOCKET" || d.Reason == "")
+	}) {
+		if l.sa == sa && sa.Wire != nil && sa.Wire.Encap == ledger.EncapUDP {
+			n += l.packets
+		}
+	}
+	return n
 }
 
 func encapName(e ledger.Encap) string {

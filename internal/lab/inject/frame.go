@@ -147,18 +147,40 @@ func rewrite(frame []byte, p packet, r Rule) error {
 	return nil
 }
 
+// errNotPlain says that a packet has no room for a UDP header.
+var errNotPlain = errors.New("ESP packet is in UDP already, or not over IPv4")
+
 // unwrap takes the UDP header away.
 func unwrap(frame []byte, p packet) ([]byte, error) {
 	if p.udp == 0 || frame[ethLen]>>4 != 4 {
 		return frame, errNotInUDP
 	}
 	out := append(clone(frame[:p.udp]), frame[p.esp:p.end]...)
-	head := out[ethLen:p.udp]
-	binary.BigEndian.PutUint16(head[2:], uint16(len(out)-ethLen))
-	head[9] = protoESP
+	carry(out, p.udp, protoESP)
+	return out, nil
+}
+
+// wrap puts a UDP header before the ESP header, with the checksum of zero that RFC 3948 section 2.1 wants.
+func wrap(frame []byte, p packet) ([]byte, error) {
+	if p.udp != 0 || frame[ethLen]>>4 != 4 {
+		return frame, errNotPlain
+	}
+	out := clone(frame[:p.esp])
+	for _, field := range []uint16{encapPort, encapPort, uint16(udpLen + p.end - p.esp), 0} {
+		out = binary.BigEndian.AppendUint16(out, field)
+	}
+	out = append(out, frame[p.esp:p.end]...)
+	carry(out, p.esp, protoUDP)
+	return out, nil
+}
+
+// carry sets in the IPv4 header before at what depends on the payload.
+func carry(frame []byte, at int, proto byte) {
+	head := frame[ethLen:at]
+	binary.BigEndian.PutUint16(head[2:], uint16(len(frame)-ethLen))
+	head[9] = proto
 	head[10], head[11] = 0, 0
 	binary.BigEndian.PutUint16(head[10:], ^fold(sum(head)))
-	return out, nil
 }
 
 // wordAt reads the 16 bits that the Internet checksum sees there: an odd last byte is padded with

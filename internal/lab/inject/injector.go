@@ -259,13 +259,13 @@ func (in *Injector) apply(d Direction, f *flow, w *work, frame []byte, p packet,
 		out.Fate = Corrupted
 		in.depart(d, f, frame, out)
 		in.pass(d, f)
-	case Unwrap:
-		plain, err := unwrap(frame, p)
+	case Unwrap, Wrap:
+		changed, err := map[Action]func([]byte, packet) ([]byte, error){Unwrap: unwrap, Wrap: wrap}[w.Action](frame, p)
 		if err != nil && in.err == nil {
 			in.err = err
 		}
-		out.IP = len(plain) - ethLen
-		in.depart(d, f, plain, out)
+		out.IP = len(changed) - ethLen
+		in.depart(d, f, changed, out)
 		in.pass(d, f)
 	case Mark, Move:
 		if err := rewrite(frame, p, w.Rule); err != nil && in.err == nil {

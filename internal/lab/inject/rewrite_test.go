@@ -3,6 +3,7 @@
 package inject
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"testing"
@@ -52,4 +53,31 @@ func withoutSum(udp []byte) []byte {
 	out := clone(udp)
 	out[6], out[7] = 0, 0
 	return out
+}
+
+// TestEncapsulation: what unwrap takes away wrap puts back, and neither does it twice or over IPv6.
+func TestEncapsulation(t *testing.T) {
+	natt, plain := crafted(4, true).frame(), crafted(4, false).frame()
+	for _, row := range []struct {
+		name     string
+		change   func([]byte, packet) ([]byte, error)
+		from, to []byte
+	}{{"wrap", wrap, plain, natt}, {"unwrap", unwrap, natt, plain}} {
+		p, _ := parse(row.from)
+		got, err := row.change(row.from, p)
+		if err != nil || !bytes.Equal(got, row.to) {
+			t.Errorf("%s: %v, %x, want %x", row.name, err, got, row.to)
+		}
+		p, _ = parse(row.to)
+		if _, err := row.change(row.to, p); err == nil {
+			t.Errorf("%s: done twice", row.name)
+		}
+	}
+	for _, udp := range []bool{false, true} {
+		frame := crafted(6, udp).frame()
+		p, _ := parse(frame)
+		if _, err := wrap(frame, p); err == nil {
+			t.Error("a packet over IPv6 was put in UDP")
+		}
+	}
 }

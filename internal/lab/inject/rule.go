@@ -42,11 +42,12 @@ const (
 	Mark                    // forward it marked "congestion experienced" (RFC 3168)
 	Move                    // forward it from another UDP source port, as a NAT does whose binding changed
 	Unwrap                  // forward it without its UDP header, as plain ESP over IPv4
+	Wrap                    // forward it, plain ESP over IPv4, in UDP
 )
 
 // String names the action.
 func (a Action) String() string {
-	names := []string{"drop", "duplicate", "delay", "hold", "corrupt", "mark", "move", "unwrap"}
+	names := []string{"drop", "duplicate", "delay", "hold", "corrupt", "mark", "move", "unwrap", "wrap"}
 	if a < 0 || int(a) >= len(names) {
 		return fmt.Sprintf("action %d", int(a))
 	}
@@ -95,7 +96,7 @@ func prepare(rules []Rule) ([]*work, error) {
 		switch {
 		case r.Direction < 0 || r.Direction >= directions:
 			return nil, fmt.Errorf("rule %d: no such direction: %d", i, r.Direction)
-		case r.Action < Drop || r.Action > Unwrap:
+		case r.Action < Drop || r.Action > Wrap:
 			return nil, fmt.Errorf("rule %d: no such action: %d", i, r.Action)
 		case len(r.Seqs) == 0:
 			return nil, fmt.Errorf("rule %d: names no packet", i)

@@ -33,6 +33,7 @@ var counterOf = map[string]string{
 	"inner_mode_error": "XfrmInStateModeError",
 
 	"state_mismatch":       "XfrmInStateMismatch",
+	"encap_mismatch":       "XfrmInStateMismatch",
 	"tmpl_mismatch":        "XfrmInTmplMismatch",
 	"no_pols":              "XfrmInNoPols",
 	"pol_block":            "XfrmInPolBlock",

@@ -146,24 +146,3 @@ func TestOneWay(t *testing.T) {
 	clean.checkFindings(t)
 	clean.checkSelf(t)
 }
-
-// TestEncapMismatch takes the UDP header off packets whose SA wants it.
-func TestEncapMismatch(t *testing.T) {
-	tunnel.Need(t)
-	const packets = 60
-	b := open(t, tunnel.Options{UDP: true, Pairs: 2}, []inject.Rule{
-		{SPI: tunnel.FirstSPIAtoB, Action: inject.Unwrap, Seqs: inject.Every(1, packets, 1)},
-	})
-	s, twin := b.tunnel.AtoB[0], b.tunnel.AtoB[1]
-	b.send(s, packets)
-	b.send(twin, packets)
-	o := b.finish()
-	got := o.find(t, s.SPI, "in")
-	diff(t, "causes", cause("encap_mismatch", packets), nonzero(got.Xfrm))
-	diff(t, "wire, dropped by xfrm, unattributed", []int64{packets, packets, 0},
-		[]int64{got.Wire.Packets, value(got.Ledger.XfrmDropped), value(got.Ledger.Unattributed)})
-	b.checkIn(o, twin, map[string]int64{})
-	o.checkFindings(t, "encap-mismatch "+name(s.SPI))
-	o.says(t, "encap-mismatch", s.SPI, "wants ESP in UDP, on the wire is plain ESP")
-	o.checkSelf(t)
-}

@@ -33,6 +33,7 @@ type Options struct {
 	NoReplay     bool     // replay window 0: the kernel checks and tracks nothing
 	CBC          bool     // AES-CBC with HMAC-SHA-256 cut to 128 bits (RFC 4868) in place of AES-GCM
 	UDP          bool     // ESP in UDP, port 4500 (RFC 3948)
+	EncapSocket  bool     // a socket for ESP in UDP at both ends, also where the SAs want plain ESP
 	OutsidePortA uint16   // UDP: the port that gateway B knows A by, where a NAT stands before A; 0: its own
 	Pairs        int      // SA pairs; 0 means 1
 	Windows      []uint32 // replay windows of the first pairs, where they differ from ReplayWindow

@@ -37,7 +37,7 @@ func (t *Tunnel) AddSAs() error {
 // addEncapSockets opens what makes the kernel take ESP out of UDP: a socket of each gateway with
 // UDP_ENCAP set. Nobody ever reads from it.
 func (t *Tunnel) addEncapSockets() error {
-	if !t.Options.UDP || t.Options.NoSAs {
+	if !t.Options.UDP && !t.Options.EncapSocket || t.Options.NoSAs {
 		return nil
 	}
 	for _, g := range []*Gateway{t.A, t.B} {

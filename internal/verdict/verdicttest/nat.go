@@ -163,6 +163,16 @@ var natScenarios = []Scenario{
 		in.Wire.Encap, in.Wire.SrcPort, in.Wire.DstPort = ledger.EncapUDP, 4500, 4500
 		return func() { in.Refuse(70, ledger.EncapMismatch) }
 	}, Want: []verdict.ID{verdict.EncapMismatch}, Says: []string{"wants plain ESP, on the wire is ESP in UDP"}, Grade: verdict.Critical, Sure: 0.99},
+	{Name: "ESP in UDP for a plain SA, and no socket", Prepare: func(w *ledgertest.World) func() {
+		in := w.Inbound(0xc0ffee01, 32, false)
+		in.Wire.Encap, in.Wire.SrcPort, in.Wire.DstPort = ledger.EncapUDP, 4500, 4500
+		return func() { in.Stop(70, "__udp4_lib_rcv", "NO_SOCKET", "") }
+	}, Want: []verdict.ID{verdict.EncapMismatch}, Folded: []verdict.ID{verdict.HostIngressDrop},
+		Says: []string{"wants plain ESP, on the wire is ESP in UDP, and no socket"}, Grade: verdict.Critical, Sure: 0.95},
+	{Name: "ESP in UDP for an SA in UDP, and no socket", Prepare: func(w *ledgertest.World) func() {
+		in, _ := overUDP(w, 4500)
+		return func() { in.Stop(70, "__udp4_lib_rcv", "NO_SOCKET", "") }
+	}, Want: []verdict.ID{verdict.HostIngressDrop}, Says: []string{"at their socket"}, Grade: verdict.Critical, Sure: 0.99},
 	{Name: "encapsulation changed after the packets", Prepare: func(w *ledgertest.World) func() {
 		in, _ := overUDP(w, 4500)
 		in.Wire.Encap = ledger.EncapNone
