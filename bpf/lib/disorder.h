@@ -39,6 +39,8 @@ static __always_inline void raise(__u32 slot, __u64 *at, __u64 n)
 
 		if (old >= n || window_cas(slot, at, old, n))
 			return;
+		if (LAST_TRY)
+			break;
 	}
 	lose(LOST_CONTENTION);
 }

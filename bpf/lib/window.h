@@ -31,11 +31,13 @@
 
 /*
  * How often an atomic update is tried after another CPU was faster. A capture is read by one CPU at a
- * time, and nothing is guessed then, so one try will do, and the verifier has a third less to follow.
+ * time, and nothing is guessed then, so one try will do, and the verifier has a third less to follow: that
+ * is asked after a failure only, so that what succeeds at once does not pay for the question.
  */
-#define WINDOW_TRIES (cfg_offline ? 1 : 32)
+#define WINDOW_TRIES 32
 /* The same where it is done in a loop, which the verifier has to follow through both. */
-#define WINDOW_TRIES_FEW (cfg_offline ? 1 : 8)
+#define WINDOW_TRIES_FEW 8
+#define LAST_TRY	 cfg_offline
 
 enum mark {
 	MARK_NEW,     /* the bit was clear, and is set by us */
@@ -134,6 +136,8 @@ static __always_inline enum mark window_mark(struct sa_state *sa, __u32 slot, __
 		seen = __sync_val_compare_and_swap(at, old, word);
 		if (seen == old)
 			return MARK_NEW;
+		if (LAST_TRY)
+			break;
 		old = seen;
 	}
 	return MARK_FAILED;
@@ -167,6 +171,8 @@ static __always_inline enum mark window_settle(struct sa_state *sa, __u32 slot, 
 			return MARK_RAISED;
 		}
 		old = seen;
+		if (LAST_TRY)
+			break;
 	}
 	*top = old;
 	return MARK_FAILED;
