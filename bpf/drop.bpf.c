@@ -97,7 +97,7 @@ static __always_inline __u8 packet_family(struct sk_buff *skb)
 /* Whose namespace: the device's, else the SA's; false: another one's. */
 static __always_inline bool is_ours(struct sk_buff *skb, struct xfrm_state *x, struct drop_key *key)
 {
-	struct net *net = skb_netns(skb);
+	struct net *net = skb_netns(PROBED, skb);
 
 	if (!net && x)
 		net = BPF_CORE_READ(x, xs_net.net);
@@ -161,7 +161,7 @@ int host_drop(struct bpf_raw_tracepoint_args *ctx)
 
 	if (claimed((__u64)skb))
 		return 0;
-	x = sa_received(skb);
+	x = sa_received(PROBED, skb);
 	outer = read_outer(&key, skb);
 	if (!x && !outer)
 		return 0;

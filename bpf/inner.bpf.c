@@ -56,9 +56,9 @@ struct xfrm_mode_skb_cb {
 #define FRAME_PAYLOAD 1460
 
 /* Who carries the packet. The rest is only read when the SA is another one than before. */
-static __always_inline void note_sa(struct inner_end *e, struct xfrm_state *x)
+static __always_inline void note_sa(enum way how, struct inner_end *e, struct xfrm_state *x)
 {
-	__u32 spi = bpf_ntohl(BPF_CORE_READ(x, id.spi));
+	__u32 spi = bpf_ntohl(FIELD_AT(how, x, id.spi));
 
 	if (e->sa == (__u64)x && e->spi == spi)
 		return;
@@ -71,29 +71,30 @@ static __always_inline void note_sa(struct inner_end *e, struct xfrm_state *x)
 }
 
 /* One packet of the SA x, whose transport protocol is `proto` if the header does not say it. */
-static __always_inline int look(struct sk_buff *skb, struct xfrm_state *x, enum direction dir, __u8 proto,
-				bool local)
+static __always_inline int look(enum way how, struct sk_buff *skb, struct xfrm_state *x, enum direction dir,
+				__u8 proto, bool local)
 {
 	struct sk_buff___inner *more = (void *)skb;
-	struct inner_bytes b = { .proto = proto };
+	struct inner_bytes b = { .proto = proto, .how = how };
 	struct segment s = { .dir = dir, .local = local };
 	struct inner_key key = {};
 	struct inner_flow *f;
 	enum inner_fate what;
 
-	b.base = BPF_CORE_READ(skb, head);
-	b.at = BPF_CORE_READ(skb, network_header);
-	b.end = BPF_CORE_READ(more, tail);
-	b.whole = b.end - b.at + BPF_CORE_READ(more, data_len);
+	b.base = FIELD(how, skb, head);
+	b.at = FIELD(how, skb, network_header);
+	b.end = FIELD(how, more, tail);
+	b.whole = b.end - b.at + FIELD(how, more, data_len);
 	what = inner_parse(&b, &key, &s);
 	if (what != INNER_TCP) {
 		fate(what);
 		return 0;
 	}
 	if (s.payload > FRAME_PAYLOAD) {
-		struct skb_shared_info *shared = b.base + BPF_CORE_READ(more, end);
+		struct skb_shared_info *shared = b.base + FIELD(how, more, end);
 
-		s.size = BPF_CORE_READ(shared, gso_size);
+		shared = AT(how, struct skb_shared_info, shared);
+		s.size = FIELD_AT(how, shared, gso_size);
 	}
 	s.now_ns = bpf_ktime_get_ns();
 	/* A reset of a connection that nobody knew begins nothing. */
@@ -106,50 +107,49 @@ static __always_inline int look(struct sk_buff *skb, struct xfrm_state *x, enum 
 		fate(INNER_ELSEWHERE);
 		return 0;
 	}
-	note_sa(&f->end[s.from & 1], x);
+	note_sa(how, &f->end[s.from & 1], x);
 	fate(INNER_TCP);
 	return 0;
 }
 
-static __always_inline bool is_ours(struct xfrm_state *x)
+static __always_inline bool is_ours(enum way how, struct xfrm_state *x)
 {
-	return x && BPF_CORE_READ(x, xs_net.net) == target_net;
+	return x && FIELD_AT(how, x, xs_net.net) == target_net;
 }
 
 /* gro_cells_receive() serves tunnels without IPsec too; those packets have no SA. */
-static __always_inline int on_in(struct sk_buff *skb)
+static __always_inline int on_in(enum way how, struct sk_buff *skb)
 {
-	struct xfrm_state *x = sa_received(skb);
+	struct xfrm_state *x = sa_received(how, skb);
 
-	return is_ours(x) ? look(skb, x, DIR_IN, PROTO_AS_WRITTEN, false) : 0;
+	return is_ours(how, x) ? look(how, skb, x, DIR_IN, PROTO_AS_WRITTEN, false) : 0;
 }
 
 /* The transport protocol is written back into the IP header only by the function that begins here. */
-static __always_inline int on_in_transport(struct sk_buff *skb)
+static __always_inline int on_in_transport(enum way how, struct sk_buff *skb)
 {
-	struct xfrm_state *x = sa_received(skb);
-	__u8 proto = 0;
+	struct xfrm_state *x = sa_received(how, skb);
+	__u8 proto;
 
-	if (!is_ours(x))
+	if (!is_ours(how, x))
 		return 0;
-	bpf_probe_read_kernel(&proto, sizeof(proto),
-			      (void *)skb + bpf_core_field_offset(struct sk_buff, cb) +
-				      bpf_core_field_offset(struct xfrm_mode_skb_cb, protocol));
-	return look(skb, x, DIR_IN, proto, false);
+	proto = BYTE(how, (void *)skb + bpf_core_field_offset(struct sk_buff, cb) +
+				  bpf_core_field_offset(struct xfrm_mode_skb_cb, protocol));
+	return look(how, skb, x, DIR_IN, proto, false);
 }
 
 /* A packet that is forwarded has no socket. */
-static __always_inline int on_out(struct sock *sk, struct sk_buff *skb)
+static __always_inline int on_out(enum way how, struct sock *sk, struct sk_buff *skb)
 {
-	struct xfrm_state *x = sa_sending(skb);
+	struct xfrm_state *x = sa_sending(how, skb);
 
-	return is_ours(x) ? look(skb, x, DIR_OUT, PROTO_AS_WRITTEN, sk != NULL) : 0;
+	return is_ours(how, x) ? look(how, skb, x, DIR_OUT, PROTO_AS_WRITTEN, sk != NULL) : 0;
 }
 
-ON_ENTRY(gro_cells_receive, inner_in, on_in(skb), void *cells, struct sk_buff *skb)
-ON_ENTRY(xfrm4_transport_finish, inner_in4, on_in_transport(skb), struct sk_buff *skb)
-ON_ENTRY(xfrm6_transport_finish, inner_in6, on_in_transport(skb), struct sk_buff *skb)
-ON_ENTRY(xfrm_output, inner_out, on_out(sk, skb), struct sock *sk, struct sk_buff *skb)
+ON_ENTRY(gro_cells_receive, inner_in, on_in(how, skb), void *cells, struct sk_buff *skb)
+ON_ENTRY(xfrm4_transport_finish, inner_in4, on_in_transport(how, skb), struct sk_buff *skb)
+ON_ENTRY(xfrm6_transport_finish, inner_in6, on_in_transport(how, skb), struct sk_buff *skb)
+ON_ENTRY(xfrm_output, inner_out, on_out(how, sk, skb), struct sock *sk, struct sk_buff *skb)
 
 /*
  * For BPF_PROG_TEST_RUN only: an Ethernet frame, with the SPI in `mark`, the direction in cb[0], the

@@ -155,7 +155,7 @@ static __always_inline int on_input(struct sk_buff *skb, int encap_type)
 	struct flying begun = {}, *known;
 	__u64 at = (__u64)skb;
 
-	if (skb_netns(skb) != target_net)
+	if (skb_netns(PROBED, skb) != target_net)
 		return 0;
 	if (encap_type == RESUMED) {
 		known = bpf_map_lookup_elem(&flying, &at);
@@ -171,7 +171,7 @@ static __always_inline int on_input(struct sk_buff *skb, int encap_type)
 /* gro_cells_receive() serves tunnels without IPsec too; those packets have no SA. */
 static __always_inline int on_input_done(struct sk_buff *skb)
 {
-	struct xfrm_state *x = sa_received(skb);
+	struct xfrm_state *x = sa_received(PROBED, skb);
 	struct stack_key key = {};
 	__u64 at = (__u64)skb, ns;
 	struct flying *f;
@@ -197,7 +197,7 @@ static __always_inline int on_input_done(struct sk_buff *skb)
 static __always_inline int on_output(struct sk_buff *skb)
 {
 	struct sk_buff___latency *more = (void *)skb;
-	struct xfrm_state *x = sa_sending(skb);
+	struct xfrm_state *x = sa_sending(PROBED, skb);
 	struct skb_shared_info *shared;
 	struct flying begun = {};
 	__u64 at = (__u64)skb;

@@ -124,7 +124,7 @@ static __always_inline int on_begin(struct sk_buff *skb, int nexthdr, int encap_
 	__be32 word[2] = {};
 	void *esp;
 
-	if (encap_type == RESUMED || skb_netns(skb) != target_net)
+	if (encap_type == RESUMED || skb_netns(PROBED, skb) != target_net)
 		return 0;
 	esp = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, transport_header);
 	if (nexthdr == IPPROTO_AH)
@@ -141,7 +141,7 @@ static __always_inline int on_begin(struct sk_buff *skb, int nexthdr, int encap_
 static __always_inline int on_decrypted(struct sk_buff *skb, bool transport)
 {
 	struct packet_head h = { .point = PACKET_DECRYPTED };
-	struct xfrm_state *x = sa_received(skb);
+	struct xfrm_state *x = sa_received(PROBED, skb);
 	struct packet_count *c;
 
 	if (!is_ours(x))
@@ -168,7 +168,7 @@ static __always_inline int on_decrypted(struct sk_buff *skb, bool transport)
 static __always_inline int on_plain(struct sk_buff *skb)
 {
 	struct packet_head h = { .point = PACKET_PLAIN };
-	struct xfrm_state *x = sa_sending(skb);
+	struct xfrm_state *x = sa_sending(PROBED, skb);
 	__u64 at = (__u64)skb;
 	struct packet_count *c;
 	struct passing p = {}, *super;
@@ -304,7 +304,7 @@ int packet_drop(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct sk_buff *skb = (struct sk_buff *)ctx->args[0];
 	struct packet_head h = { .point = PACKET_DROP };
-	struct xfrm_state *x = sa_received(skb), *sending = NULL;
+	struct xfrm_state *x = sa_received(PROBED, skb), *sending = NULL;
 	struct drop_key key = {};
 	struct standing at = {};
 	struct packet_count *c;
@@ -320,13 +320,13 @@ int packet_drop(struct bpf_raw_tracepoint_args *ctx)
 	} else if (outer) {
 		name_outer(&h, &key);
 	} else {
-		sending = sa_sending(skb);
+		sending = sa_sending(PROBED, skb);
 		if (sending)
 			name_sa(&h, sending, DIR_OUT);
 	}
 	if (!recall_cause(&h, skb) && !x && !outer && !sending)
 		return 0;
-	net = skb_netns(skb);
+	net = skb_netns(PROBED, skb);
 	if (!net && (x || sending))
 		net = BPF_CORE_READ(x ? x : sending, xs_net.net);
 	if ((net && net != target_net) || packet_type(skb) == PACKET_OTHER)

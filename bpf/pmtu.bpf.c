@@ -60,7 +60,7 @@ static __always_inline int on_icmp_send(struct sk_buff *skb, int type, int code,
 		e.key.kind = PMTU_REASM_EXPIRED;
 	else
 		return 0;
-	if (skb_netns(skb) != target_net || !describe(&e, skb, network_header(skb), true))
+	if (skb_netns(PROBED, skb) != target_net || !describe(&e, skb, network_header(skb), true))
 		return 0;
 	if (e.key.kind == PMTU_TELL_SENDER) {
 		e.key.mtu = bpf_ntohl(info);
@@ -101,7 +101,7 @@ static __always_inline int on_icmp6_send(struct sk_buff *skb, __u8 type, __u8 co
 		e.key.kind = PMTU_REASM_EXPIRED;
 	else
 		return 0;
-	if (skb_netns(skb) != target_net || !describe(&e, skb, network_header(skb), true))
+	if (skb_netns(PROBED, skb) != target_net || !describe(&e, skb, network_header(skb), true))
 		return 0;
 	if (e.key.kind == PMTU_TELL_SENDER) {
 		e.key.mtu = info;
@@ -116,7 +116,7 @@ static __always_inline int on_local_error(struct sk_buff *skb, int mtu)
 {
 	struct pmtu_event e = {};
 
-	if (skb_netns(skb) != target_net || !describe(&e, skb, network_header(skb), true))
+	if (skb_netns(PROBED, skb) != target_net || !describe(&e, skb, network_header(skb), true))
 		return 0;
 	e.key.kind = PMTU_TELL_SOCKET;
 	e.key.mtu = mtu;
@@ -158,7 +158,8 @@ static __always_inline int on_told4(struct sk_buff *skb, __u32 info)
 {
 	struct icmphdr h;
 
-	if (skb_netns(skb) != target_net || bpf_probe_read_kernel(&h, sizeof(h), transport_header(skb)))
+	if (skb_netns(PROBED, skb) != target_net ||
+	    bpf_probe_read_kernel(&h, sizeof(h), transport_header(skb)))
 		return 0;
 	if (h.type != ICMP_DEST_UNREACH || h.code != ICMP_FRAG_NEEDED)
 		return 0;
@@ -169,7 +170,7 @@ static __always_inline int on_told6(struct sk_buff *skb, __u8 type)
 {
 	__be32 mtu;
 
-	if (type != ICMPV6_PKT_TOOBIG || skb_netns(skb) != target_net)
+	if (type != ICMPV6_PKT_TOOBIG || skb_netns(PROBED, skb) != target_net)
 		return 0;
 	if (bpf_probe_read_kernel(&mtu, sizeof(mtu), transport_header(skb) + 4))
 		return 0;
@@ -211,7 +212,7 @@ static __always_inline int on_cut(struct net *net, struct sk_buff *skb, __u8 fam
 	if (net != target_net || !describe(&e, skb, network_header(skb), true))
 		return 0;
 	e.key.kind = PMTU_FRAGMENTED;
-	e.key.mtu = route_mtu(skb_route(skb), family);
+	e.key.mtu = route_mtu(skb_route(PROBED, skb), family);
 	pmtu_record(&pmtu_own, &e);
 	return 0;
 }

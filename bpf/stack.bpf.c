@@ -131,9 +131,9 @@ static __always_inline bool is_target(struct sk_buff *skb)
 {
 	struct xfrm_state *x;
 
-	if (skb_netns(skb) == target_net)
+	if (skb_netns(PROBED, skb) == target_net)
 		return true;
-	x = sa_sending(skb);
+	x = sa_sending(PROBED, skb);
 	return x && BPF_CORE_READ(x, xs_net.net) == target_net;
 }
 
@@ -148,10 +148,10 @@ static __always_inline void identify(struct drop *d, struct sk_buff *skb, __u32 
 	d->class = class;
 	if (class == MIB_OUTPUT || class == MIB_OSEQ || class == MIB_LOOKUP) {
 		d->key.dir = DIR_OUT;
-		x = sa_sending(skb);
+		x = sa_sending(PROBED, skb);
 		/* With crypto offload the bundle is gone, but the SA is in the sec_path. */
 		if (!x && class != MIB_LOOKUP)
-			x = sa_received(skb);
+			x = sa_received(PROBED, skb);
 		if (x)
 			know_sa(d, x, DIR_OUT);
 		else if (class != MIB_LOOKUP)
@@ -166,7 +166,7 @@ static __always_inline void identify(struct drop *d, struct sk_buff *skb, __u32 
 		d->seq = seq;
 		return;
 	}
-	x = sa_received(skb);
+	x = sa_received(PROBED, skb);
 	if (!x) {
 		if (class == MIB_SEQ || class == MIB_PROTO || class == MIB_INPUT)
 			lose(LOST_NO_SA);
@@ -200,7 +200,7 @@ static __always_inline __u32 silent_cause(struct sk_buff *skb, __u32 site, __u32
 	if (site == SITE_INTERFACE)
 		return CAUSE_OUT_INTERFACE;
 	if (site == SITE_FORWARD && cfg_reason_xfrm_policy && reason == cfg_reason_xfrm_policy &&
-	    !skb_route(skb))
+	    !skb_route(PROBED, skb))
 		return CAUSE_OUT_DEFAULT_BLOCK;
 	return CAUSE_NONE;
 }
@@ -285,7 +285,7 @@ static __always_inline void attribute(void *ctx, struct shadow *s, struct sk_buf
 	 * A packet that came out of one SA and for which the look-up of another fails is counted here for
 	 * no SA; for the first one the drop program counts it.
 	 */
-	if (class != MIB_LOOKUP || !sa_received(skb))
+	if (class != MIB_LOOKUP || !sa_received(PROBED, skb))
 		claim((__u64)skb);
 }
 
@@ -317,7 +317,7 @@ int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 	 * A failed look-up takes a forwarded packet's route away (__xfrm_route_forward()). One that
 	 * still has its route died of something else, of its hop limit for example.
 	 */
-	if (site != SITE_LOOKUP && site != SITE_INTERFACE && skb_route(skb))
+	if (site != SITE_LOOKUP && site != SITE_INTERFACE && skb_route(PROBED, skb))
 		classes &= ~CLASS(MIB_LOOKUP);
 	if (s->busy) {
 		/* Interrupted by ourselves (before 6.2, which counts this as a recursion miss). */

@@ -3,6 +3,7 @@
 #ifndef XFRMSCOPE_COMPAT_H
 #define XFRMSCOPE_COMPAT_H
 
+#include "field.h"
 #include "xfrm.h"
 
 /* SKB_DST_PTRMASK: the lowest bit of _skb_refdst says "not counted" (include/linux/skbuff.h). */
@@ -12,65 +13,66 @@
  * The last SA that processed a received packet: skb->extensions holds the sec_path at the offset
  * that belongs to SKB_EXT_SEC_PATH, whose value depends on the kernel's configuration.
  */
-static __always_inline struct xfrm_state *sa_received(struct sk_buff *skb)
+static __always_inline struct xfrm_state *sa_received(enum way how, struct sk_buff *skb)
 {
-	struct xfrm_state *x = NULL;
+	struct sec_path *path;
 	struct skb_ext *ext;
-	__u8 active, offset = 0, len = 0;
-	void *path;
-	__u32 id;
+	void *at;
+	__u8 len;
+	__u64 id;
 
 	id = bpf_core_enum_value(enum skb_ext_id, SKB_EXT_SEC_PATH);
-	active = BPF_CORE_READ(skb, active_extensions);
-	if (!(active & (1U << (id & 7))))
+	if (!(FIELD(how, skb, active_extensions) & (1U << (id & 7))))
 		return NULL;
-	ext = BPF_CORE_READ(skb, extensions);
+	ext = FIELD(how, skb, extensions);
 	if (!ext)
 		return NULL;
 	/* __skb_ext_set() counts offsets in units of 8 bytes from the extension block's start. */
-	bpf_probe_read_kernel(&offset, sizeof(offset),
-			      (void *)ext + bpf_core_field_offset(struct skb_ext, offset) + id);
-	path = (void *)ext + ((__u32)offset << 3);
+	at = (void *)ext + bpf_core_field_offset(struct skb_ext, offset) + id;
+	path = AT(how, struct sec_path, (void *)ext + ((__u32)BYTE(how, at) << 3));
 	/*
 	 * At most XFRM_MAX_DEPTH = 6, so the lowest byte tells all, whether the kernel has an int
 	 * there or, of 7.3, a byte. Both targets are little-endian.
 	 */
-	bpf_probe_read_kernel(&len, sizeof(len), path + bpf_core_field_offset(struct sec_path, len));
+	at = (void *)path + bpf_core_field_offset(struct sec_path, len);
+	len = BYTE_AT(how, at);
 	if (!len || len > 6)
 		return NULL;
-	bpf_probe_read_kernel(&x, sizeof(x),
-			      path + bpf_core_field_offset(struct sec_path, xvec) +
-				      sizeof(x) * ((len - 1) & 7));
-	return x;
+	if (len == 1)
+		return FIELD_AT(how, path, xvec[0]);
+	path = AT(how, struct sec_path, (void *)path + sizeof(void *) * (len - 1));
+	return FIELD_AT(how, path, xvec[0]);
 }
 
-static __always_inline struct dst_entry *skb_route(struct sk_buff *skb)
+static __always_inline struct dst_entry *skb_route(enum way how, struct sk_buff *skb)
 {
-	return (struct dst_entry *)(BPF_CORE_READ(skb, _skb_refdst) & ~SKB_DST_NOREF);
+	return (struct dst_entry *)(FIELD(how, skb, _skb_refdst) & ~SKB_DST_NOREF);
 }
 
 /* The SA that a packet to be sent is at: that of its bundle's current step. */
-static __always_inline struct xfrm_state *sa_sending(struct sk_buff *skb)
+static __always_inline struct xfrm_state *sa_sending(enum way how, struct sk_buff *skb)
 {
-	struct dst_entry *dst = skb_route(skb);
+	struct dst_entry *dst = skb_route(how, skb);
 
-	return dst ? BPF_CORE_READ(dst, xfrm) : NULL;
+	if (!dst)
+		return NULL;
+	dst = AT(how, struct dst_entry, dst);
+	return FIELD_AT(how, dst, xfrm);
 }
 
-static __always_inline struct net *skb_netns(struct sk_buff *skb)
+static __always_inline struct net *skb_netns(enum way how, struct sk_buff *skb)
 {
-	struct net_device *dev = BPF_CORE_READ(skb, dev);
+	struct net_device *dev = FIELD(how, skb, dev);
 	struct dst_entry *dst;
 
-	if (!dev) {
-		dst = skb_route(skb);
-		if (!dst)
-			return NULL;
-		dev = BPF_CORE_READ(dst, dev);
-		if (!dev)
-			return NULL;
-	}
-	return BPF_CORE_READ(dev, nd_net.net);
+	if (dev)
+		return FIELD(how, dev, nd_net.net);
+	dst = skb_route(how, skb);
+	if (!dst)
+		return NULL;
+	dst = AT(how, struct dst_entry, dst);
+	dev = FIELD_AT(how, dst, dev);
+	return dev ? FIELD_AT(how, dev, nd_net.net) : NULL;
 }
 
 /* The 32-bit halves that xfrm_input() keeps of the packet it works on, in host order. */

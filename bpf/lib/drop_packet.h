@@ -85,7 +85,7 @@ struct standing {
 static __always_inline void read_standing(struct sk_buff *skb, __u8 family, struct standing *at)
 {
 	struct net_device *dev = BPF_CORE_READ(skb, dev), *out = NULL;
-	struct dst_entry *dst = skb_route(skb);
+	struct dst_entry *dst = skb_route(PROBED, skb);
 
 	if (dst)
 		out = BPF_CORE_READ(dst, dev);

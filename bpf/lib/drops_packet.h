@@ -68,7 +68,7 @@ static __always_inline struct net *device_netns(struct net_device *dev)
  */
 static __always_inline struct net *any_netns(struct sk_buff *skb, struct net_device *dev, struct net *target)
 {
-	struct dst_entry *dst = skb_route(skb);
+	struct dst_entry *dst = skb_route(PROBED, skb);
 	struct net *net, *first;
 	struct sock *sk;
 
@@ -100,7 +100,7 @@ static __always_inline void read_device(struct drops_key *key, struct sk_buff *s
 
 	if (!device_netns(dev)) {
 		key->ifindex = BPF_CORE_READ(skb, skb_iif);
-		dst = skb_route(skb);
+		dst = skb_route(PROBED, skb);
 		if (key->ifindex || !dst)
 			return;
 		dev = BPF_CORE_READ(dst, dev);
@@ -262,7 +262,7 @@ static __always_inline bool sane_state(struct xfrm_state *x)
 
 static __always_inline void read_sa(struct drops_key *key, struct drops_packet *p, struct sk_buff *skb)
 {
-	struct xfrm_state *x = sa_received(skb);
+	struct xfrm_state *x = sa_received(PROBED, skb);
 	struct standing at = {};
 
 	key->dir = DIR_UNKNOWN;
@@ -290,7 +290,7 @@ static __always_inline void read_sa(struct drops_key *key, struct drops_packet *
 		name_state(key, x);
 		return;
 	}
-	x = sa_sending(skb);
+	x = sa_sending(PROBED, skb);
 	if (!sane_state(x))
 		return;
 	key->sa_from = DROPS_SA_ROUTE;

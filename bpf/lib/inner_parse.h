@@ -6,6 +6,7 @@
 #ifndef XFRMSCOPE_INNER_PARSE_H
 #define XFRMSCOPE_INNER_PARSE_H
 
+#include "field.h"
 #include "verifier.h"
 #include "inner_flow.h"
 #include "inner_maps.h"
@@ -25,13 +26,14 @@ struct inner_bytes {
 	__u16 size;  /* gso_size, 0 none */
 	__u8 proto;  /* transport protocol, where the header does not say it yet; else PROTO_AS_WRITTEN */
 	bool from_tc;
+	enum way how; /* where it is not */
 };
 
 static __always_inline bool bytes_read(const struct inner_bytes *b, __u64 offset, void *to, __u32 n)
 {
 	if (b->from_tc)
 		return !bpf_skb_load_bytes(b->base, b->at + offset, to, n);
-	return !bpf_probe_read_kernel(to, n, b->base + b->at + offset);
+	return read_words(b->how, to, b->base + b->at + offset, n, 8);
 }
 
 /* The headers are read where they lie, in words: the verifier wants the stack aligned. */
@@ -54,7 +56,7 @@ struct inner_tcp {
 	__be32 ts_kind;
 	__be32 ts;
 	__be32 ts_echo;
-};
+} __attribute__((aligned(8)));
 
 #define TCP_TS	   32 /* bytes, with them */
 #define TS_ALIGNED 0x0101080a
@@ -141,8 +143,8 @@ static __always_inline bool options_read(const struct inner_bytes *b, __u64 at, 
 static __always_inline enum inner_fate inner_parse(const struct inner_bytes *b, struct inner_key *key,
 						   struct segment *s)
 {
-	union inner_ip ip = {};
-	struct inner_tcp tcp = {};
+	union inner_ip ip;
+	struct inner_tcp tcp;
 	__u64 src[2] = {}, dst[2] = {}, mapped = 0;
 	__u32 header, total, tcp_header;
 	__u8 version, proto;
@@ -195,9 +197,14 @@ static __always_inline enum inner_fate inner_parse(const struct inner_bytes *b, 
 		return INNER_BAD;
 	if (b->at + header + TCP_MIN > b->end)
 		return INNER_PAGED;
-	if (b->at + header + TCP_TS <= b->end ? !bytes_read(b, header, &tcp, TCP_TS)
-					      : !bytes_read(b, header, &tcp, TCP_MIN))
-		return INNER_BAD;
+	if (b->at + header + TCP_TS <= b->end) {
+		if (!bytes_read(b, header, &tcp, TCP_TS))
+			return INNER_BAD;
+	} else {
+		if (!bytes_read(b, header, &tcp, TCP_MIN))
+			return INNER_BAD;
+		tcp.ts_kind = 0;
+	}
 	tcp_header = (tcp.offset >> 4) * 4;
 	if (tcp_header < TCP_MIN || total < header + tcp_header)
 		return INNER_BAD;

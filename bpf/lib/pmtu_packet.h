@@ -141,7 +141,7 @@ static __always_inline void *packet_data(struct sk_buff *from)
 /* The SA that the packet's route leads through, and its device, which may be a tunnel's. */
 static __always_inline void name_sa(struct pmtu_event *e, struct sk_buff *skb)
 {
-	struct xfrm_state *x = sa_sending(skb);
+	struct xfrm_state *x = sa_sending(PROBED, skb);
 
 	e->ifindex = BPF_CORE_READ(skb, dev, ifindex);
 	if (!x)

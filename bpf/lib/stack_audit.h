@@ -76,7 +76,7 @@ static __always_inline int on_notfound(struct sk_buff *skb, __be32 net_spi, __be
 {
 	struct drop *d;
 
-	if (skb_netns(skb) != target_net)
+	if (skb_netns(PROBED, skb) != target_net)
 		return 0;
 	d = new_note(skb, DIR_IN);
 	if (!d)

@@ -67,6 +67,7 @@ type Features struct {
 	RawTracepoint Answer // 4.17
 	Atomics       Answer // BPF_CMPXCHG and fetching atomics, 5.12: the lock-free wire program
 	TCX           Answer // 6.6
+	Cast          Answer // bpf_rdonly_cast(), 6.2: programs in the stack read by loads, and not by calls
 	RunOnCPU      Answer // BPF_PROG_TEST_RUN of raw tracepoints on a chosen CPU, 5.10
 	XDPMetadata   Answer // BPF_PROG_TEST_RUN of XDP with metadata, 5.15: captures
 }
@@ -80,6 +81,7 @@ func ProbeFeatures() Features {
 	f.RawTracepoint = answer(features.HaveProgramType(ebpf.RawTracepoint))
 	f.Atomics = haveAtomics()
 	f.TCX = haveTCX()
+	f.Cast = haveCast()
 	f.RunOnCPU = haveRunOnCPU()
 	f.XDPMetadata = haveXDPMetadata()
 	// Loading a kprobe asks for the kernel's version, which the library reads in /proc/self/mem, out of reach once the

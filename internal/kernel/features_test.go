@@ -40,7 +40,7 @@ func TestProbeFeatures(t *testing.T) {
 			t.Errorf("%s: %s: %v", name, a.State, a.Err)
 		}
 	}
-	for name, a := range map[string]Answer{"atomics": f.Atomics, "tcx": f.TCX, "XDP metadata": f.XDPMetadata} {
+	for name, a := range map[string]Answer{"atomics": f.Atomics, "tcx": f.TCX, "cast": f.Cast, "XDP metadata": f.XDPMetadata} {
 		if a.State == Unknown {
 			t.Errorf("%s: no clear answer: %v", name, a.Err)
 		}

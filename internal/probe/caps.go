@@ -21,6 +21,7 @@ func Ask(features kernel.Features, symbols *kernel.Symbols) Capabilities {
 		TCX:      verdict(features.TCX),
 		BTF:      verdict(features.BTF),
 		Memory:   verdict(features.ReadMemory),
+		Cast:     verdict(features.Cast),
 		XDPFrags: haveXDPFrags(),
 		Missing:  make(map[string]string),
 	}

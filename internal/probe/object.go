@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"xfrmscope/internal/bpfobj"
 	"xfrmscope/internal/reader"
 )
 
@@ -140,6 +141,9 @@ func (s *Set) tryObject(o object, f facts, hooks []Hook) (*ebpf.Collection, []tr
 		}
 	}
 	keepOnly(spec, wanted)
+	if s.plan.caps.Cast != nil {
+		bpfobj.WithoutCast(spec)
+	}
 	if o.configure != nil {
 		if err := o.configure(spec, f, s.plan.Options); err != nil {
 			return nil, nil, err

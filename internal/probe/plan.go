@@ -83,6 +83,7 @@ type Capabilities struct {
 	XDPFrags error // 5.18
 	BTF      error // the kernel's types, without which no program in the stack loads
 	Memory   error // programs may read the kernel's, without which no program in the stack loads either
+	Cast     error // programs may give addresses a type and read by loads (6.2); else they read by calls
 	Fentry   error // BTF and trampolines, on a kernel function
 	Kprobe   error
 	// Functions that hooks attach to; nil means: not known, try.

@@ -135,6 +135,9 @@ func (s *Set) tryStack(f facts, assume outcome) (*stackSet, []tried, error) {
 		}
 	}
 	keepOnly(spec, wanted)
+	if s.plan.caps.Cast != nil {
+		bpfobj.WithoutCast(spec)
+	}
 	config := f.config(assume)
 	config.EventsPerSec = s.plan.Options.EventsPerSec
 	if err := bpfobj.ConfigureStack(spec, config); err != nil {

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+)
+
+// haveCast loads a program that reads the running task by a load, after bpf_rdonly_cast() has told the
+// verifier what it is.
+func haveCast() Answer {
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return answer(err)
+	}
+	cast, err := typeID[*btf.Func](types, "bpf_rdonly_cast")
+	if err != nil {
+		return answer(err)
+	}
+	task, err := typeID[*btf.Struct](types, "task_struct")
+	if err != nil {
+		return answer(err)
+	}
+	prog, err := load(ebpf.RawTracepoint, asm.Instructions{
+		asm.FnGetCurrentTask.Call(),
+		asm.Mov.Reg(asm.R1, asm.R0),
+		asm.Mov.Imm(asm.R2, int32(task)),
+		asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoKfuncCall, Constant: int64(cast)},
+		asm.LoadMem(asm.R0, asm.R0, 0, asm.Byte),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Return(),
+	})
+	if err == nil {
+		err = prog.Close()
+	}
+	return answer(err)
+}
+
+// typeID finds a type of the kernel's by its name; ebpf.ErrNotSupported if there is none.
+func typeID[T btf.Type](types *btf.Spec, name string) (btf.TypeID, error) {
+	var t T
+	err := types.TypeByName(name, &t)
+	if errors.Is(err, btf.ErrNotFound) {
+		return 0, fmt.Errorf("find %s among the kernel's types: %w", name, ebpf.ErrNotSupported)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return types.TypeID(t)
+}
