@@ -72,35 +72,32 @@ static __always_inline void count_in(void *map, const struct drop_key *key, __u6
 /* The SA that decrypted the packet, and that the packet is plain. */
 static __always_inline void know_received(struct drop_key *key, struct xfrm_state *x)
 {
-	key->family = BPF_CORE_READ(x, props.family) == AF_INET6 ? 6 : 4;
+	key->family = FIELD_AT(CAST, x, props.family) == AF_INET6 ? 6 : 4;
 	key->stage = DROP_AFTER_DECAP;
 	key->dir = DIR_IN;
-	key->proto = BPF_CORE_READ(x, id.proto);
-	key->spi = bpf_ntohl(BPF_CORE_READ(x, id.spi));
+	key->proto = FIELD_AT(CAST, x, id.proto);
+	key->spi = bpf_ntohl(FIELD_AT(CAST, x, id.spi));
 	key->sport = 0;
 	key->dport = 0;
-	read_address(key->dst, &x->id.daddr, key->family);
-	read_address(key->src, &x->props.saddr, key->family);
-	key->reqid = BPF_CORE_READ(x, props.reqid);
-	key->if_id = BPF_CORE_READ(x, if_id);
+	read_address(CAST, key->dst, &x->id.daddr, key->family);
+	read_address(CAST, key->src, &x->props.saddr, key->family);
+	key->reqid = FIELD_AT(CAST, x, props.reqid);
+	key->if_id = FIELD_AT(CAST, x, if_id);
 }
 
 /* The family of the packet itself, which is not that of the SA where they differ. */
 static __always_inline __u8 packet_family(struct sk_buff *skb)
 {
-	__u8 first = 0;
-
-	bpf_probe_read_kernel(&first, 1, BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header));
-	return first >> 4 == 6 ? 6 : 4;
+	return BYTE_OF(CAST, FIELD(CAST, skb, head) + FIELD(CAST, skb, network_header)) >> 4 == 6 ? 6 : 4;
 }
 
 /* Whose namespace: the device's, else the SA's; false: another one's. */
 static __always_inline bool is_ours(struct sk_buff *skb, struct xfrm_state *x, struct drop_key *key)
 {
-	struct net *net = skb_netns(PROBED, skb);
+	struct net *net = skb_netns(CAST, skb);
 
 	if (!net && x)
-		net = BPF_CORE_READ(x, xs_net.net);
+		net = FIELD_AT(CAST, x, xs_net.net);
 	if (!net)
 		key->flags |= DROP_FLAG_NO_NETNS;
 	return !net || net == target_net;
@@ -134,7 +131,7 @@ static __always_inline void tell_drop(void *ctx, struct sk_buff *skb, const stru
 	__builtin_memcpy(e->src, key->src, sizeof(e->src));
 	__builtin_memcpy(e->dst, key->dst, sizeof(e->dst));
 	e->location = key->location;
-	e->value = BPF_CORE_READ(skb, len);
+	e->value = FIELD(CAST, skb, len);
 	e->spi = key->spi;
 	e->extent = key->hook;
 	e->ifindex = key->ifindex;
@@ -153,7 +150,7 @@ static __always_inline void tell_drop(void *ctx, struct sk_buff *skb, const stru
 SEC("raw_tp/kfree_skb")
 int host_drop(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct sk_buff *skb = (struct sk_buff *)ctx->args[0];
+	struct sk_buff *skb = AT(CAST, struct sk_buff, ctx->args[0]);
 	struct drop_key key = {};
 	struct standing at = {};
 	struct xfrm_state *x;
@@ -161,19 +158,19 @@ int host_drop(struct bpf_raw_tracepoint_args *ctx)
 
 	if (claimed((__u64)skb))
 		return 0;
-	x = sa_received(PROBED, skb);
-	outer = read_outer(&key, skb);
+	x = sa_received(CAST, skb);
+	outer = read_outer(CAST, &key, skb);
 	if (!x && !outer)
 		return 0;
 	/*
 	 * With crypto offload a packet to be sent has its SA in the sec_path as well, in front of which
 	 * stands the ESP header; a decrypted one has lost that.
 	 */
-	if (x && (!outer || key.spi != bpf_ntohl(BPF_CORE_READ(x, id.spi))))
+	if (x && (!outer || key.spi != bpf_ntohl(FIELD_AT(CAST, x, id.spi))))
 		know_received(&key, x);
-	if (!is_ours(skb, x, &key) || packet_type(skb) == PACKET_OTHER)
+	if (!is_ours(skb, x, &key) || packet_type(CAST, skb) == PACKET_OTHER)
 		return 0;
-	read_standing(skb, packet_family(skb), &at);
+	read_standing(CAST, skb, packet_family(skb), &at);
 	key.location = ctx->args[1];
 	key.reason = cfg_has_reason ? (__u32)ctx->args[2] : 0;
 	key.ifindex = at.at ? at.at : at.out ? at.out : at.iif;
@@ -181,7 +178,7 @@ int host_drop(struct bpf_raw_tracepoint_args *ctx)
 		key.flags |= DROP_FLAG_MOVED;
 	if (key.stage == DROP_AFTER_DECAP) {
 		key.hook = hook_received(&at);
-		count_in(&host_drops, &key, packet_count(skb), LOST_STACK_TABLE_FULL);
+		count_in(&host_drops, &key, packet_count(CAST, skb), LOST_STACK_TABLE_FULL);
 		tell_drop(ctx, skb, &key);
 		return 0;
 	}
@@ -191,9 +188,9 @@ int host_drop(struct bpf_raw_tracepoint_args *ctx)
 	if (out && key.stage == DROP_BEFORE_XFRM)
 		key.stage = DROP_EGRESS;
 	if (out)
-		count_in(&host_drops, &key, packet_count(skb), LOST_STACK_TABLE_FULL);
+		count_in(&host_drops, &key, packet_count(CAST, skb), LOST_STACK_TABLE_FULL);
 	else
-		count_in(&stray_drops, &key, packet_count(skb), LOST_UNKNOWN_TABLE_FULL);
+		count_in(&stray_drops, &key, packet_count(CAST, skb), LOST_UNKNOWN_TABLE_FULL);
 	tell_drop(ctx, skb, &key);
 	return 0;
 }

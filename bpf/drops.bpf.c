@@ -275,7 +275,7 @@ int any_drop(struct bpf_raw_tracepoint_args *ctx)
 	if (!spi_wanted(key.spi) || !peer_wanted(&key, &packet))
 		return 0;
 	packet.time_ns = bpf_ktime_get_ns();
-	packets = packet_count(skb);
+	packets = packet_count(PROBED, skb);
 	if (cfg_stacks) {
 		key.stack = kernel_stack(ctx) - 1;
 		if (key.stack < 0)

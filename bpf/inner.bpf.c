@@ -65,7 +65,8 @@ static __always_inline void note_sa(enum way how, struct inner_end *e, struct xf
 	e->sa_family = BPF_CORE_READ(x, props.family) == AF_INET6 ? 6 : 4;
 	e->sa_proto = BPF_CORE_READ(x, id.proto);
 	e->reqid = BPF_CORE_READ(x, props.reqid);
-	read_address(e->sa_dst, (void *)x + bpf_core_field_offset(struct xfrm_state, id.daddr), e->sa_family);
+	read_address(how, e->sa_dst, (void *)x + bpf_core_field_offset(struct xfrm_state, id.daddr),
+		     e->sa_family);
 	e->spi = spi;
 	e->sa = (__u64)x;
 }

@@ -89,18 +89,20 @@ static __always_inline void miss(enum latency_miss why)
 		*count += 1;
 }
 
-static __always_inline bool is_ours(struct xfrm_state *x)
+static __always_inline bool is_ours(enum way how, struct xfrm_state *x)
 {
-	return x && BPF_CORE_READ(x, xs_net.net) == target_net;
+	return x && FIELD_AT(how, x, xs_net.net) == target_net;
 }
 
-static __always_inline void name_sa(struct stack_key *key, struct xfrm_state *x, enum direction dir)
+static __always_inline void name_sa(enum way how, struct stack_key *key, struct xfrm_state *x,
+				    enum direction dir)
 {
-	key->family = BPF_CORE_READ(x, props.family) == AF_INET6 ? 6 : 4;
-	key->proto = BPF_CORE_READ(x, id.proto);
-	key->spi = bpf_ntohl(BPF_CORE_READ(x, id.spi));
+	key->family = FIELD_AT(how, x, props.family) == AF_INET6 ? 6 : 4;
+	key->proto = FIELD_AT(how, x, id.proto);
+	key->spi = bpf_ntohl(FIELD_AT(how, x, id.spi));
 	key->dir = dir;
-	read_address(key->dst, (void *)x + bpf_core_field_offset(struct xfrm_state, id.daddr), key->family);
+	read_address(how, key->dst, (void *)x + bpf_core_field_offset(struct xfrm_state, id.daddr),
+		     key->family);
 }
 
 /* floor(log2(n)), 0 for 0. */
@@ -150,12 +152,12 @@ static __always_inline void record(struct stack_key *key, __u64 ns, bool async)
 		c->async += 1;
 }
 
-static __always_inline int on_input(struct sk_buff *skb, int encap_type)
+static __always_inline int on_input(enum way how, struct sk_buff *skb, int encap_type)
 {
 	struct flying begun = {}, *known;
 	__u64 at = (__u64)skb;
 
-	if (skb_netns(PROBED, skb) != target_net)
+	if (skb_netns(how, skb) != target_net)
 		return 0;
 	if (encap_type == RESUMED) {
 		known = bpf_map_lookup_elem(&flying, &at);
@@ -169,14 +171,14 @@ static __always_inline int on_input(struct sk_buff *skb, int encap_type)
 }
 
 /* gro_cells_receive() serves tunnels without IPsec too; those packets have no SA. */
-static __always_inline int on_input_done(struct sk_buff *skb)
+static __always_inline int on_input_done(enum way how, struct sk_buff *skb)
 {
-	struct xfrm_state *x = sa_received(PROBED, skb);
+	struct xfrm_state *x = sa_received(how, skb);
 	struct stack_key key = {};
 	__u64 at = (__u64)skb, ns;
 	struct flying *f;
 
-	if (!is_ours(x))
+	if (!is_ours(how, x))
 		return 0;
 	f = bpf_map_lookup_elem(&flying, &at);
 	if (!f) {
@@ -187,49 +189,50 @@ static __always_inline int on_input_done(struct sk_buff *skb)
 	if (ns > STALE_NS) {
 		miss(LATENCY_STALE);
 	} else {
-		name_sa(&key, x, DIR_IN);
+		name_sa(how, &key, x, DIR_IN);
 		record(&key, ns, f->async);
 	}
 	bpf_map_delete_elem(&flying, &at);
 	return 0;
 }
 
-static __always_inline int on_output(struct sk_buff *skb)
+static __always_inline int on_output(enum way how, struct sk_buff *skb)
 {
 	struct sk_buff___latency *more = (void *)skb;
-	struct xfrm_state *x = sa_sending(PROBED, skb);
+	struct xfrm_state *x = sa_sending(how, skb);
 	struct skb_shared_info *shared;
 	struct flying begun = {};
 	__u64 at = (__u64)skb;
 
-	if (!is_ours(x))
+	if (!is_ours(how, x))
 		return 0;
-	shared = (void *)BPF_CORE_READ(skb, head) + BPF_CORE_READ(more, end);
-	if (BPF_CORE_READ(shared, gso_size)) {
+	shared = (void *)FIELD(how, skb, head) + FIELD(how, more, end);
+	shared = AT(how, struct skb_shared_info, shared);
+	if (FIELD_AT(how, shared, gso_size)) {
 		miss(LATENCY_SEGMENTED);
 		return 0;
 	}
-	name_sa(&begun.key, x, DIR_OUT);
+	name_sa(how, &begun.key, x, DIR_OUT);
 	begun.start_ns = bpf_ktime_get_ns();
 	bpf_map_update_elem(&flying, &at, &begun, BPF_ANY);
 	return 0;
 }
 
 /* Every packet that this machine sends passes here; hardly any other than xfrm's is in the table. */
-static __always_inline int on_output_done(struct sk_buff *skb, __u8 family)
+static __always_inline int on_output_done(enum way how, struct sk_buff *skb, __u8 family)
 {
 	__u64 at = (__u64)skb, ns;
 	struct stack_key key;
 	struct flying *f;
-	__u8 dst[16];
+	__u8 dst[16] __attribute__((aligned(8)));
 	void *ip;
 
 	f = bpf_map_lookup_elem(&flying, &at);
 	if (!f || f->key.dir != DIR_OUT)
 		return 0;
 	ns = bpf_ktime_get_ns() - f->start_ns;
-	ip = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
-	read_address(dst, ip + (family == 6 ? 24 : 16), family);
+	ip = FIELD(how, skb, head) + FIELD(how, skb, network_header);
+	read_address(how, dst, ip + (family == 6 ? 24 : 16), family);
 	key = f->key;
 	if (ns > STALE_NS || __builtin_memcmp(dst, key.dst, sizeof(dst)))
 		miss(LATENCY_STALE);
@@ -239,13 +242,13 @@ static __always_inline int on_output_done(struct sk_buff *skb, __u8 family)
 	return 0;
 }
 
-ON_ENTRY(xfrm_input, input, on_input(skb, encap_type), struct sk_buff *skb, int nexthdr, __u32 spi,
+ON_ENTRY(xfrm_input, input, on_input(how, skb, encap_type), struct sk_buff *skb, int nexthdr, __u32 spi,
 	 int encap_type)
-ON_ENTRY(gro_cells_receive, input_done, on_input_done(skb), void *cells, struct sk_buff *skb)
-ON_ENTRY(xfrm4_transport_finish, input_done4, on_input_done(skb), struct sk_buff *skb)
-ON_ENTRY(xfrm6_transport_finish, input_done6, on_input_done(skb), struct sk_buff *skb)
-ON_ENTRY(xfrm_output, output, on_output(skb), struct sock *sk, struct sk_buff *skb)
-ON_ENTRY(__ip_local_out, output_done, on_output_done(skb, 4), struct net *net, struct sock *sk,
+ON_ENTRY(gro_cells_receive, input_done, on_input_done(how, skb), void *cells, struct sk_buff *skb)
+ON_ENTRY(xfrm4_transport_finish, input_done4, on_input_done(how, skb), struct sk_buff *skb)
+ON_ENTRY(xfrm6_transport_finish, input_done6, on_input_done(how, skb), struct sk_buff *skb)
+ON_ENTRY(xfrm_output, output, on_output(how, skb), struct sock *sk, struct sk_buff *skb)
+ON_ENTRY(__ip_local_out, output_done, on_output_done(how, skb, 4), struct net *net, struct sock *sk,
 	 struct sk_buff *skb)
-ON_ENTRY(__ip6_local_out, output_done6, on_output_done(skb, 6), struct net *net, struct sock *sk,
+ON_ENTRY(__ip6_local_out, output_done6, on_output_done(how, skb, 6), struct net *net, struct sock *sk,
 	 struct sk_buff *skb)

@@ -12,6 +12,7 @@
  *   sent         ... __ip_local_out, sent6 __ip6_local_out: which number it was given
  *   *_kprobe     the same seven as kprobes
  *   packet_drop  raw_tp/kfree_skb: packets of IPsec, inner and outer, that are freed as dropped
+ *   decrypted_skb  the code of decrypted, or of decrypted4, for tests: attached to nothing
  *
  * How the outer and the inner packet are joined: an SA's numbers are in the packet's header and, for a
  * moment, in skb->cb, but the one is gone and the other overwritten (XFRM_MODE_SKB_CB) when decryption is
@@ -87,21 +88,22 @@ struct {
 	__type(value, struct passing);
 } cutting SEC(".maps");
 
-static __always_inline bool is_ours(struct xfrm_state *x)
+static __always_inline bool is_ours(enum way how, struct xfrm_state *x)
 {
-	return x && BPF_CORE_READ(x, xs_net.net) == target_net;
+	return x && FIELD_AT(how, x, xs_net.net) == target_net;
 }
 
-static __always_inline void name_sa(struct packet_head *h, struct xfrm_state *x, __u8 dir)
+static __always_inline void name_sa(enum way how, struct packet_head *h, struct xfrm_state *x, __u8 dir)
 {
 	h->dir = dir;
-	h->family = BPF_CORE_READ(x, props.family) == AF_INET6 ? 6 : 4;
-	h->proto = BPF_CORE_READ(x, id.proto);
-	h->spi = bpf_ntohl(BPF_CORE_READ(x, id.spi));
-	h->reqid = BPF_CORE_READ(x, props.reqid);
-	h->if_id = BPF_CORE_READ(x, if_id);
-	read_address(h->dst, (void *)x + bpf_core_field_offset(struct xfrm_state, id.daddr), h->family);
-	read_address(h->src, (void *)x + bpf_core_field_offset(struct xfrm_state, props.saddr), h->family);
+	h->family = FIELD_AT(how, x, props.family) == AF_INET6 ? 6 : 4;
+	h->proto = FIELD_AT(how, x, id.proto);
+	h->spi = bpf_ntohl(FIELD_AT(how, x, id.spi));
+	h->reqid = FIELD_AT(how, x, props.reqid);
+	h->if_id = FIELD_AT(how, x, if_id);
+	read_address(how, h->dst, (void *)x + bpf_core_field_offset(struct xfrm_state, id.daddr), h->family);
+	read_address(how, h->src, (void *)x + bpf_core_field_offset(struct xfrm_state, props.saddr),
+		     h->family);
 }
 
 /* The number that the packet came in with, if it is of the SA at hand. */
@@ -117,19 +119,19 @@ static __always_inline void recall_number(struct packet_head *h, struct sk_buff 
 }
 
 /* At xfrm_input()'s entry the transport header is that of the SPI, however the packet came here. */
-static __always_inline int on_begin(struct sk_buff *skb, int nexthdr, int encap_type)
+static __always_inline int on_begin(enum way how, struct sk_buff *skb, int nexthdr, int encap_type)
 {
 	struct passing p = {};
 	__u64 at = (__u64)skb;
 	__be32 word[2] = {};
 	void *esp;
 
-	if (encap_type == RESUMED || skb_netns(PROBED, skb) != target_net)
+	if (encap_type == RESUMED || skb_netns(how, skb) != target_net)
 		return 0;
-	esp = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, transport_header);
+	esp = FIELD(how, skb, head) + FIELD(how, skb, transport_header);
 	if (nexthdr == IPPROTO_AH)
 		esp += 4;
-	bpf_probe_read_kernel(word, sizeof(word), esp);
+	read_words(how, word, esp, sizeof(word), 4);
 	p.spi = bpf_ntohl(word[0]);
 	p.seq = bpf_ntohl(word[1]);
 	p.time_ns = bpf_ktime_get_ns();
@@ -138,16 +140,16 @@ static __always_inline int on_begin(struct sk_buff *skb, int nexthdr, int encap_
 }
 
 /* gro_cells_receive() serves tunnels without IPsec too; those packets have no SA. */
-static __always_inline int on_decrypted(struct sk_buff *skb, bool transport)
+static __always_inline int on_decrypted(enum way how, struct sk_buff *skb, bool transport)
 {
 	struct packet_head h = { .point = PACKET_DECRYPTED };
-	struct xfrm_state *x = sa_received(PROBED, skb);
+	struct xfrm_state *x = sa_received(how, skb);
 	struct packet_count *c;
 
-	if (!is_ours(x))
+	if (!is_ours(how, x))
 		return 0;
 	h.time_ns = bpf_ktime_get_ns();
-	name_sa(&h, x, DIR_IN);
+	name_sa(how, &h, x, DIR_IN);
 	recall_number(&h, skb);
 	c = packet_count_of(0, PACKET_DECRYPTED);
 	if (c)
@@ -158,26 +160,25 @@ static __always_inline int on_decrypted(struct sk_buff *skb, bool transport)
 		c->matched++;
 	/* The protocol is written back into the IP header only by the function that begins here. */
 	if (transport)
-		bpf_probe_read_kernel(&h.inner, 1,
-				      (void *)skb + bpf_core_field_offset(struct sk_buff, cb) +
-					      bpf_core_field_offset(struct xfrm_mode_skb_cb, protocol));
-	packet_from_stack(&h, c, skb, false);
+		h.inner = BYTE(how, (void *)skb + bpf_core_field_offset(struct sk_buff, cb) +
+					    bpf_core_field_offset(struct xfrm_mode_skb_cb, protocol));
+	packet_from_stack(how, &h, c, skb, false);
 	return 0;
 }
 
-static __always_inline int on_plain(struct sk_buff *skb)
+static __always_inline int on_plain(enum way how, struct sk_buff *skb)
 {
 	struct packet_head h = { .point = PACKET_PLAIN };
-	struct xfrm_state *x = sa_sending(PROBED, skb);
+	struct xfrm_state *x = sa_sending(how, skb);
 	__u64 at = (__u64)skb;
 	struct packet_count *c;
 	struct passing p = {}, *super;
 	__u32 zero = 0;
 
-	if (!is_ours(x))
+	if (!is_ours(how, x))
 		return 0;
 	h.time_ns = bpf_ktime_get_ns();
-	name_sa(&h, x, DIR_OUT);
+	name_sa(how, &h, x, DIR_OUT);
 	c = packet_count_of(0, PACKET_PLAIN);
 	if (!c)
 		return 0;
@@ -190,7 +191,7 @@ static __always_inline int on_plain(struct sk_buff *skb)
 	p.time_ns = h.time_ns;
 	p.cookie = h.cookie;
 	p.spi = h.spi;
-	packet_from_stack(&h, c, skb, false);
+	packet_from_stack(how, &h, c, skb, false);
 	super = bpf_map_lookup_elem(&cutting, &zero);
 	if (h.segments > 1) {
 		if (super)
@@ -204,30 +205,29 @@ static __always_inline int on_plain(struct sk_buff *skb)
 }
 
 /* SPI and number of a packet with an outer header; false: it is not ESP. */
-static __always_inline bool sent_numbers(struct sk_buff *skb, __u8 family, __u32 *spi, __u32 *seq)
+static __always_inline bool sent_numbers(enum way how, struct sk_buff *skb, __u8 family, __u32 *spi,
+					 __u32 *seq)
 {
-	void *ip = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
-	__u8 first = 0, proto = 0;
+	void *ip = FIELD(how, skb, head) + FIELD(how, skb, network_header);
 	__be32 word[2] = {};
 	__u32 at = sizeof(struct ipv6hdr);
+	__u8 proto;
 
-	if (family == 4) {
-		bpf_probe_read_kernel(&first, 1, ip);
-		at = (first & 0xf) * 4;
-	}
-	bpf_probe_read_kernel(&proto, 1, ip + (family == 4 ? 9 : 6));
+	if (family == 4)
+		at = (BYTE_OF(how, ip) & 0xf) * 4;
+	proto = BYTE_OF(how, ip + (family == 4 ? 9 : 6));
 	if (proto == IPPROTO_UDP)
 		at += sizeof(struct udphdr);
 	else if (proto != IPPROTO_ESP)
 		return false;
-	bpf_probe_read_kernel(word, sizeof(word), ip + at);
+	read_words(how, word, ip + at, sizeof(word), 4);
 	*spi = bpf_ntohl(word[0]);
 	*seq = bpf_ntohl(word[1]);
 	return true;
 }
 
 /* Every packet that this machine sends passes here; hardly any other than xfrm's is in the table. */
-static __always_inline int on_sent(struct sk_buff *skb, __u8 family)
+static __always_inline int on_sent(enum way how, struct sk_buff *skb, __u8 family)
 {
 	struct packet_head h = { .point = PACKET_LINK, .dir = DIR_OUT, .flags = PACKET_FLAG_SEQ };
 	struct passing *p;
@@ -242,7 +242,7 @@ static __always_inline int on_sent(struct sk_buff *skb, __u8 family)
 		if (!p || !p->spi)
 			return 0;
 	}
-	if (!sent_numbers(skb, family, &spi, &seq) || p->spi != spi)
+	if (!sent_numbers(how, skb, family, &spi, &seq) || p->spi != spi)
 		goto out;
 	h.time_ns = bpf_ktime_get_ns();
 	if (h.time_ns - p->time_ns > STALE_NS)
@@ -302,37 +302,39 @@ static __always_inline void name_outer(struct packet_head *h, const struct drop_
 SEC("raw_tp/kfree_skb")
 int packet_drop(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct sk_buff *skb = (struct sk_buff *)ctx->args[0];
+	struct sk_buff *skb = AT(CAST, struct sk_buff, ctx->args[0]);
 	struct packet_head h = { .point = PACKET_DROP };
-	struct xfrm_state *x = sa_received(PROBED, skb), *sending = NULL;
+	struct xfrm_state *x = sa_received(CAST, skb), *sending = NULL;
 	struct drop_key key = {};
 	struct standing at = {};
 	struct packet_count *c;
 	struct net *net;
 	bool outer;
 
-	outer = read_outer(&key, skb);
+	outer = read_outer(CAST, &key, skb);
 	/* With crypto offload a packet to be sent has its SA there too, behind an ESP header. */
-	if (x && !(outer && key.spi == bpf_ntohl(BPF_CORE_READ(x, id.spi)))) {
-		name_sa(&h, x, DIR_IN);
+	if (x && !(outer && key.spi == bpf_ntohl(FIELD_AT(CAST, x, id.spi)))) {
+		name_sa(CAST, &h, x, DIR_IN);
 		h.flags |= PACKET_FLAG_DECRYPTED;
 		outer = false;
 	} else if (outer) {
 		name_outer(&h, &key);
 	} else {
-		sending = sa_sending(PROBED, skb);
+		sending = sa_sending(CAST, skb);
 		if (sending)
-			name_sa(&h, sending, DIR_OUT);
+			name_sa(CAST, &h, sending, DIR_OUT);
 	}
 	if (!recall_cause(&h, skb) && !x && !outer && !sending)
 		return 0;
-	net = skb_netns(PROBED, skb);
-	if (!net && (x || sending))
-		net = BPF_CORE_READ(x ? x : sending, xs_net.net);
-	if ((net && net != target_net) || packet_type(skb) == PACKET_OTHER)
+	net = skb_netns(CAST, skb);
+	if (!net && x)
+		net = FIELD_AT(CAST, x, xs_net.net);
+	else if (!net && sending)
+		net = FIELD_AT(CAST, sending, xs_net.net);
+	if ((net && net != target_net) || packet_type(CAST, skb) == PACKET_OTHER)
 		return 0;
 	h.time_ns = bpf_ktime_get_ns();
-	read_standing(skb, h.family ? h.family : 4, &at);
+	read_standing(CAST, skb, h.family ? h.family : 4, &at);
 	h.ifindex = at.at ? at.at : at.out ? at.out : at.iif;
 	if (outer && !(h.flags & PACKET_FLAG_CAUSE))
 		h.dir = is_outbound(&at) ? DIR_OUT : DIR_IN;
@@ -351,15 +353,22 @@ int packet_drop(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	if (c)
 		c->matched++;
-	packet_from_stack(&h, c, skb, outer);
+	packet_from_stack(CAST, &h, c, skb, outer);
 	return 0;
 }
 
-ON_ENTRY(xfrm_input, begin, on_begin(skb, nexthdr, encap_type), struct sk_buff *skb, int nexthdr, __u32 spi,
-	 int encap_type)
-ON_ENTRY(gro_cells_receive, decrypted, on_decrypted(skb, false), void *cells, struct sk_buff *skb)
-ON_ENTRY(xfrm4_transport_finish, decrypted4, on_decrypted(skb, true), struct sk_buff *skb)
-ON_ENTRY(xfrm6_transport_finish, decrypted6, on_decrypted(skb, true), struct sk_buff *skb)
-ON_ENTRY(xfrm_output, plain, on_plain(skb), struct sock *sk, struct sk_buff *skb)
-ON_ENTRY(__ip_local_out, sent, on_sent(skb, 4), struct net *net, struct sock *sk, struct sk_buff *skb)
-ON_ENTRY(__ip6_local_out, sent6, on_sent(skb, 6), struct net *net, struct sock *sk, struct sk_buff *skb)
+ON_ENTRY(xfrm_input, begin, on_begin(how, skb, nexthdr, encap_type), struct sk_buff *skb, int nexthdr,
+	 __u32 spi, int encap_type)
+ON_ENTRY(gro_cells_receive, decrypted, on_decrypted(how, skb, false), void *cells, struct sk_buff *skb)
+ON_ENTRY(xfrm4_transport_finish, decrypted4, on_decrypted(how, skb, true), struct sk_buff *skb)
+ON_ENTRY(xfrm6_transport_finish, decrypted6, on_decrypted(how, skb, true), struct sk_buff *skb)
+ON_ENTRY(xfrm_output, plain, on_plain(how, skb), struct sock *sk, struct sk_buff *skb)
+ON_ENTRY(__ip_local_out, sent, on_sent(how, skb, 4), struct net *net, struct sock *sk, struct sk_buff *skb)
+ON_ENTRY(__ip6_local_out, sent6, on_sent(how, skb, 6), struct net *net, struct sock *sk, struct sk_buff *skb)
+
+/* For BPF_PROG_TEST_RUN only: a packet's address, and whether its SA is one of transport mode. */
+SEC("raw_tp")
+int decrypted_skb(struct bpf_raw_tracepoint_args *ctx)
+{
+	return on_decrypted(CAST, AT(CAST, struct sk_buff, ctx->args[0]), ctx->args[1]);
+}

@@ -146,9 +146,9 @@ static __always_inline int told(struct sk_buff *skb, __u32 mtu, __u32 took)
 	e.took = took;
 	if (packet_read(&version, 1, (void *)skb, ip)) {
 		if (version >> 4 == 4)
-			read_address(e.reporter, ip + __builtin_offsetof(struct iphdr, saddr), 4);
+			read_address(PROBED, e.reporter, ip + __builtin_offsetof(struct iphdr, saddr), 4);
 		else
-			read_address(e.reporter, ip + __builtin_offsetof(struct ipv6hdr, saddr), 6);
+			read_address(PROBED, e.reporter, ip + __builtin_offsetof(struct ipv6hdr, saddr), 6);
 	}
 	pmtu_record(&pmtu_told, &e);
 	return 0;
@@ -186,7 +186,7 @@ static __always_inline int on_route4(struct rtable *rt, struct flowi4 *flow, __u
 	e.key.kind = PMTU_APPLIED;
 	e.key.family = 4;
 	e.key.mtu = mtu;
-	read_address(e.key.dst, &flow->daddr, 4);
+	read_address(PROBED, e.key.dst, &flow->daddr, 4);
 	pmtu_record(&pmtu_told, &e);
 	return 0;
 }
@@ -200,7 +200,7 @@ static __always_inline int on_route6(struct rt6_info *rt, __u32 mtu)
 	e.key.kind = PMTU_APPLIED;
 	e.key.family = 6;
 	e.key.mtu = mtu;
-	read_address(e.key.dst, &rt->rt6i_dst.addr, 6);
+	read_address(PROBED, e.key.dst, &rt->rt6i_dst.addr, 6);
 	pmtu_record(&pmtu_told, &e);
 	return 0;
 }

@@ -131,10 +131,10 @@ static __always_inline bool is_target(struct sk_buff *skb)
 {
 	struct xfrm_state *x;
 
-	if (skb_netns(PROBED, skb) == target_net)
+	if (skb_netns(CAST, skb) == target_net)
 		return true;
-	x = sa_sending(PROBED, skb);
-	return x && BPF_CORE_READ(x, xs_net.net) == target_net;
+	x = sa_sending(CAST, skb);
+	return x && FIELD_AT(CAST, x, xs_net.net) == target_net;
 }
 
 /* Who the packet belongs to when no audit hook has said so, and what its number tells. */
@@ -148,12 +148,12 @@ static __always_inline void identify(struct drop *d, struct sk_buff *skb, __u32 
 	d->class = class;
 	if (class == MIB_OUTPUT || class == MIB_OSEQ || class == MIB_LOOKUP) {
 		d->key.dir = DIR_OUT;
-		x = sa_sending(PROBED, skb);
+		x = sa_sending(CAST, skb);
 		/* With crypto offload the bundle is gone, but the SA is in the sec_path. */
 		if (!x && class != MIB_LOOKUP)
-			x = sa_received(PROBED, skb);
+			x = sa_received(CAST, skb);
 		if (x)
-			know_sa(d, x, DIR_OUT);
+			know_sa(CAST, d, x, DIR_OUT);
 		else if (class != MIB_LOOKUP)
 			lose(LOST_NO_SA);
 		return;
@@ -166,16 +166,16 @@ static __always_inline void identify(struct drop *d, struct sk_buff *skb, __u32 
 		d->seq = seq;
 		return;
 	}
-	x = sa_received(PROBED, skb);
+	x = sa_received(CAST, skb);
 	if (!x) {
 		if (class == MIB_SEQ || class == MIB_PROTO || class == MIB_INPUT)
 			lose(LOST_NO_SA);
 		return;
 	}
-	know_sa(d, x, DIR_IN);
-	d->flow.elsewhere = BPF_CORE_READ(x, xs_net.net) != target_net;
+	know_sa(CAST, d, x, DIR_IN);
+	d->flow.elsewhere = FIELD_AT(CAST, x, xs_net.net) != target_net;
 	if (class == MIB_PROTO) {
-		judge_integrity(d, x, skb, CAUSE_PROTO_ERROR);
+		judge_integrity(CAST, d, x, skb, CAUSE_PROTO_ERROR);
 		return;
 	}
 	if (class == MIB_SEQ || class == MIB_INPUT) {
@@ -186,7 +186,7 @@ static __always_inline void identify(struct drop *d, struct sk_buff *skb, __u32 
 		 * packet whose epoch ended during decryption and calls no audit function.
 		 */
 		if (class == MIB_SEQ && !cfg_have_audit)
-			judge_replay(d, x, seq);
+			judge_replay(CAST, d, x, seq);
 	}
 }
 
@@ -200,7 +200,7 @@ static __always_inline __u32 silent_cause(struct sk_buff *skb, __u32 site, __u32
 	if (site == SITE_INTERFACE)
 		return CAUSE_OUT_INTERFACE;
 	if (site == SITE_FORWARD && cfg_reason_xfrm_policy && reason == cfg_reason_xfrm_policy &&
-	    !skb_route(PROBED, skb))
+	    !skb_route(CAST, skb))
 		return CAUSE_OUT_DEFAULT_BLOCK;
 	return CAUSE_NONE;
 }
@@ -285,14 +285,14 @@ static __always_inline void attribute(void *ctx, struct shadow *s, struct sk_buf
 	 * A packet that came out of one SA and for which the look-up of another fails is counted here for
 	 * no SA; for the first one the drop program counts it.
 	 */
-	if (class != MIB_LOOKUP || !sa_received(PROBED, skb))
+	if (class != MIB_LOOKUP || !sa_received(CAST, skb))
 		claim((__u64)skb);
 }
 
 SEC("raw_tp/kfree_skb")
 int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct sk_buff *skb = (struct sk_buff *)ctx->args[0];
+	struct sk_buff *skb = AT(CAST, struct sk_buff, ctx->args[0]);
 	__u64 location = ctx->args[1];
 	__u32 reason = cfg_has_reason ? (__u32)ctx->args[2] : 0;
 	__u32 classes = CLASSES_ALL;
@@ -317,7 +317,7 @@ int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 	 * A failed look-up takes a forwarded packet's route away (__xfrm_route_forward()). One that
 	 * still has its route died of something else, of its hop limit for example.
 	 */
-	if (site != SITE_LOOKUP && site != SITE_INTERFACE && skb_route(PROBED, skb))
+	if (site != SITE_LOOKUP && site != SITE_INTERFACE && skb_route(CAST, skb))
 		classes &= ~CLASS(MIB_LOOKUP);
 	if (s->busy) {
 		/* Interrupted by ourselves (before 6.2, which counts this as a recursion miss). */
@@ -332,13 +332,13 @@ int kfree_skb(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-ON_ENTRY(xfrm_audit_state_replay, audit_replay, on_replay(x, skb, net_seq), struct xfrm_state *x,
+ON_ENTRY(xfrm_audit_state_replay, audit_replay, on_replay(how, x, skb, net_seq), struct xfrm_state *x,
 	 struct sk_buff *skb, __be32 net_seq)
-ON_ENTRY(xfrm_audit_state_icvfail, audit_icvfail, on_icvfail(x, skb), struct xfrm_state *x,
+ON_ENTRY(xfrm_audit_state_icvfail, audit_icvfail, on_icvfail(how, x, skb), struct xfrm_state *x,
 	 struct sk_buff *skb, __u8 proto)
-ON_ENTRY(xfrm_audit_state_notfound, audit_notfound, on_notfound(skb, net_spi, net_seq), struct sk_buff *skb,
-	 __u16 family, __be32 net_spi, __be32 net_seq)
-ON_ENTRY(xfrm_audit_state_notfound_simple, audit_notfound_simple, on_notfound(skb, 0, 0), struct sk_buff *skb,
-	 __u16 family)
-ON_ENTRY(xfrm_audit_state_replay_overflow, audit_replay_overflow, on_replay_overflow(x, skb),
+ON_ENTRY(xfrm_audit_state_notfound, audit_notfound, on_notfound(how, skb, net_spi, net_seq),
+	 struct sk_buff *skb, __u16 family, __be32 net_spi, __be32 net_seq)
+ON_ENTRY(xfrm_audit_state_notfound_simple, audit_notfound_simple, on_notfound(how, skb, 0, 0),
+	 struct sk_buff *skb, __u16 family)
+ON_ENTRY(xfrm_audit_state_replay_overflow, audit_replay_overflow, on_replay_overflow(how, x, skb),
 	 struct xfrm_state *x, struct sk_buff *skb)

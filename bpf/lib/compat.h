@@ -100,28 +100,29 @@ struct replay {
 	__u8 esn;
 };
 
-static __always_inline void read_replay(struct xfrm_state *x, struct replay *r)
+/* Of an SA that is an argument, or where `how` is PROBED. */
+static __always_inline void read_replay(enum way how, struct xfrm_state *x, struct replay *r)
 {
-	struct xfrm_replay_state_esn *esn = BPF_CORE_READ(x, replay_esn);
+	struct xfrm_replay_state_esn *esn = FIELD(how, x, replay_esn);
 
 	__builtin_memset(r, 0, sizeof(*r));
 	if (!esn) {
-		r->window = BPF_CORE_READ(x, props.replay_window);
+		r->window = FIELD(how, x, props.replay_window);
 		/* xfrm_replay_check_legacy(): the bitmap has 32 bits, whatever the SA asks for. */
 		if (r->window > 32)
 			r->window = 32;
-		r->seq = BPF_CORE_READ(x, replay.seq);
-		r->oseq = BPF_CORE_READ(x, replay.oseq);
+		r->seq = FIELD(how, x, replay.seq);
+		r->oseq = FIELD(how, x, replay.oseq);
 		return;
 	}
-	r->window = BPF_CORE_READ(esn, replay_window);
-	r->seq = BPF_CORE_READ(esn, seq);
-	r->oseq = BPF_CORE_READ(esn, oseq);
-	if (!(BPF_CORE_READ(x, props.flags) & XFRM_STATE_ESN))
+	r->window = FIELD(how, esn, replay_window);
+	r->seq = FIELD(how, esn, seq);
+	r->oseq = FIELD(how, esn, oseq);
+	if (!(FIELD(how, x, props.flags) & XFRM_STATE_ESN))
 		return;
 	r->esn = 1;
-	r->seq_hi = BPF_CORE_READ(esn, seq_hi);
-	r->oseq_hi = BPF_CORE_READ(esn, oseq_hi);
+	r->seq_hi = FIELD(how, esn, seq_hi);
+	r->oseq_hi = FIELD(how, esn, oseq_hi);
 }
 
 static __always_inline __u64 join(__u32 hi, __u32 low)
@@ -130,16 +131,16 @@ static __always_inline __u64 join(__u32 hi, __u32 low)
 }
 
 /* Addresses to the form of abi.h: 16 bytes, IPv4 mapped. `from` is 4 or 16 bytes of kernel memory. */
-static __always_inline void read_address(__u8 to[16], const void *from, __u8 family)
+static __always_inline void read_address(enum way how, __u8 to[16], const void *from, __u8 family)
 {
 	__builtin_memset(to, 0, 16);
 	if (family == 6) {
-		bpf_probe_read_kernel(to, 16, from);
+		read_words(how, to, from, 16, 4);
 		return;
 	}
 	to[10] = 0xff;
 	to[11] = 0xff;
-	bpf_probe_read_kernel(to + 12, 4, from);
+	read_words(how, to + 12, from, 4, 4);
 }
 
 #endif

@@ -43,33 +43,37 @@ struct rt6_info {
 
 #pragma clang attribute pop
 
-static __always_inline __u8 packet_type(struct sk_buff *skb)
+static __always_inline __u8 packet_type(enum way how, struct sk_buff *skb)
 {
-	return BPF_CORE_READ_BITFIELD_PROBED((struct sk_buff___drop *)skb, pkt_type);
+	struct sk_buff___drop *s = (void *)skb;
+
+	return CASTS(how) ? BPF_CORE_READ_BITFIELD(s, pkt_type) : BPF_CORE_READ_BITFIELD_PROBED(s, pkt_type);
 }
 
 /* A packet merged from several counts as those (GRO; gso_segs is 0 where nothing was merged). */
-static __always_inline __u64 packet_count(struct sk_buff *skb)
+static __always_inline __u64 packet_count(enum way how, struct sk_buff *skb)
 {
 	struct sk_buff___drop *s = (void *)skb;
-	struct skb_shared_info *shared = (void *)BPF_CORE_READ(s, head) + BPF_CORE_READ(s, end);
-	__u16 segments = BPF_CORE_READ(shared, gso_segs);
+	struct skb_shared_info *shared = (void *)FIELD(how, s, head) + FIELD(how, s, end);
+	__u16 segments;
 
-	return segments && BPF_CORE_READ(shared, gso_size) ? segments : 1;
+	shared = AT(how, struct skb_shared_info, shared);
+	segments = FIELD_AT(how, shared, gso_segs);
+	return segments && FIELD_AT(how, shared, gso_size) ? segments : 1;
 }
 
 /* Whether a route ends at this host. In a VRF its device is not the loopback, so the flag counts too. */
-static __always_inline bool route_is_local(struct dst_entry *dst, __u8 family)
+static __always_inline bool route_is_local(enum way how, struct dst_entry *dst, __u8 family)
 {
-	struct net_device *dev = BPF_CORE_READ(dst, dev);
+	struct net_device *dev = FIELD_AT(how, dst, dev);
 	__u32 flags = 0;
 
-	if (dev && BPF_CORE_READ((struct net_device___drop *)dev, flags) & IFF_LOOPBACK)
+	if (dev && FIELD_AT(how, (struct net_device___drop *)dev, flags) & IFF_LOOPBACK)
 		return true;
 	if (family == 4)
-		flags = BPF_CORE_READ((struct rtable *)dst, rt_flags);
+		flags = FIELD_AT(how, AT(how, struct rtable, dst), rt_flags);
 	else if (bpf_core_field_exists(struct rt6_info, rt6i_flags))
-		flags = BPF_CORE_READ((struct rt6_info *)dst, rt6i_flags);
+		flags = FIELD_AT(how, AT(how, struct rt6_info, dst), rt6i_flags);
 	return flags & RTCF_LOCAL;
 }
 
@@ -82,18 +86,20 @@ struct standing {
 	bool local;  /* and that ends at this host */
 };
 
-static __always_inline void read_standing(struct sk_buff *skb, __u8 family, struct standing *at)
+static __always_inline void read_standing(enum way how, struct sk_buff *skb, __u8 family, struct standing *at)
 {
-	struct net_device *dev = BPF_CORE_READ(skb, dev), *out = NULL;
-	struct dst_entry *dst = skb_route(PROBED, skb);
+	struct net_device *dev = FIELD(how, skb, dev), *out = NULL;
+	struct dst_entry *dst = skb_route(how, skb);
 
-	if (dst)
-		out = BPF_CORE_READ(dst, dev);
 	at->routed = dst != NULL;
-	at->local = dst && route_is_local(dst, family);
-	at->iif = BPF_CORE_READ(skb, skb_iif);
-	at->at = dev ? BPF_CORE_READ(dev, ifindex) : 0;
-	at->out = out ? BPF_CORE_READ(out, ifindex) : 0;
+	if (dst) {
+		dst = AT(how, struct dst_entry, dst);
+		out = FIELD_AT(how, dst, dev);
+		at->local = route_is_local(how, dst, family);
+	}
+	at->iif = FIELD(how, skb, skb_iif);
+	at->at = dev ? FIELD(how, dev, ifindex) : 0;
+	at->out = out ? FIELD_AT(how, out, ifindex) : 0;
 }
 
 /* ip_output() sets the device last, so before it a routed packet is at the one it came from. */
@@ -140,25 +146,25 @@ static __always_inline bool on_natt_port(__u16 port)
 struct udp_word {
 	struct udphdr udp;
 	__be32 word;
-} __attribute__((packed));
+};
 
 /*
  * `linear` bytes of it are the packet's. Drivers may leave all that is behind the headers in pages, and then
  * the word is whatever this memory was used for before.
  */
-static __always_inline void read_udp_word(struct udp_word *h, const void *at, __u32 linear)
+static __always_inline void read_udp_word(enum way how, struct udp_word *h, const void *at, __u32 linear)
 {
-	bpf_probe_read_kernel(h, sizeof(*h), at);
+	read_words(how, h, at, sizeof(*h), 4);
 	if (linear < sizeof(*h))
 		h->word = 0;
 }
 
 /* Below the UDP header: IKE, a keepalive, or ESP (RFC 3948 section 2). False: nothing of ours. */
-static __always_inline bool read_udp(struct drop_key *key, void *at, __u32 linear)
+static __always_inline bool read_udp(enum way how, struct drop_key *key, void *at, __u32 linear)
 {
 	struct udp_word h = {};
 
-	read_udp_word(&h, at, linear);
+	read_udp_word(how, &h, at, linear);
 	key->sport = bpf_ntohs(h.udp.source);
 	key->dport = bpf_ntohs(h.udp.dest);
 	key->proto = IPPROTO_UDP;
@@ -179,20 +185,20 @@ static __always_inline bool read_udp(struct drop_key *key, void *at, __u32 linea
 	return true;
 }
 
-static __always_inline bool read_transport(struct drop_key *key, struct sk_buff *skb, void *head,
-					   __u32 offset, __u8 proto)
+static __always_inline bool read_transport(enum way how, struct drop_key *key, struct sk_buff *skb,
+					   void *head, __u32 offset, __u8 proto)
 {
-	__u32 tail = BPF_CORE_READ((struct sk_buff___drop *)skb, tail);
+	__u32 tail = FIELD(how, (struct sk_buff___drop *)skb, tail);
 	__be32 word = 0;
 
 	if (offset + sizeof(struct udphdr) > tail)
 		return false; /* not in the linear part, which drivers fill with all headers */
 	if (proto == IPPROTO_UDP)
-		return read_udp(key, head + offset, tail - offset);
+		return read_udp(how, key, head + offset, tail - offset);
 	if (proto != IPPROTO_ESP && proto != IPPROTO_AH)
 		return false;
 	/* RFC 4303 section 2, RFC 4302 section 2. */
-	bpf_probe_read_kernel(&word, sizeof(word), head + offset + (proto == IPPROTO_AH ? 4 : 0));
+	read_words(how, &word, head + offset + (proto == IPPROTO_AH ? 4 : 0), sizeof(word), 4);
 	key->spi = bpf_ntohl(word);
 	key->proto = proto;
 	key->stage = DROP_BEFORE_XFRM;
@@ -204,42 +210,42 @@ static __always_inline bool read_transport(struct drop_key *key, struct sk_buff 
  * it does on the wire: the others have no header to tell them by. Messages of sockets that are not IP's
  * have no network header; their bytes are anybody's.
  */
-static __always_inline bool read_outer(struct drop_key *key, struct sk_buff *skb)
+static __always_inline bool read_outer(enum way how, struct drop_key *key, struct sk_buff *skb)
 {
-	void *head = BPF_CORE_READ(skb, head);
-	__u32 offset = BPF_CORE_READ(skb, network_header);
+	void *head = FIELD(how, skb, head);
+	__u32 offset = FIELD(how, skb, network_header);
 	struct ipv6hdr ip6 = {};
 	struct frag_hdr frag = {};
 	struct iphdr ip = {};
 
 	if (!offset || offset == NO_HEADER)
 		return false;
-	bpf_probe_read_kernel(&ip, sizeof(ip), head + offset);
+	read_words(how, &ip, head + offset, sizeof(ip), 4);
 	if (ip.version_ihl >> 4 == 4) {
 		if ((ip.version_ihl & 0xf) < 5 || ip.frag_off & bpf_htons(IP_OFFSET))
 			return false;
 		key->family = 4;
-		if (!read_transport(key, skb, head, offset + (ip.version_ihl & 0xf) * 4, ip.protocol))
+		if (!read_transport(how, key, skb, head, offset + (ip.version_ihl & 0xf) * 4, ip.protocol))
 			return false;
-		read_address(key->src, head + offset + 12, 4);
-		read_address(key->dst, head + offset + 16, 4);
+		read_address(how, key->src, head + offset + 12, 4);
+		read_address(how, key->dst, head + offset + 16, 4);
 		return true;
 	}
 	if (ip.version_ihl >> 4 != 6)
 		return false;
-	bpf_probe_read_kernel(&ip6, sizeof(ip6), head + offset);
+	read_words(how, &ip6, head + offset, sizeof(ip6), 4);
 	key->family = 6;
-	read_address(key->src, head + offset + 8, 6);
-	read_address(key->dst, head + offset + 24, 6);
+	read_address(how, key->src, head + offset + 8, 6);
+	read_address(how, key->dst, head + offset + 24, 6);
 	offset += sizeof(ip6);
 	if (ip6.nexthdr == IPPROTO_FRAGMENT) {
-		bpf_probe_read_kernel(&frag, sizeof(frag), head + offset);
+		read_words(how, &frag, head + offset, sizeof(frag), 4);
 		if (frag.frag_off & bpf_htons(IP6_OFFSET))
 			return false;
 		ip6.nexthdr = frag.nexthdr;
 		offset += sizeof(frag);
 	}
-	return read_transport(key, skb, head, offset, ip6.nexthdr);
+	return read_transport(how, key, skb, head, offset, ip6.nexthdr);
 }
 
 #endif

@@ -117,7 +117,7 @@ static __always_inline void any_udp(struct drops_key *key, struct drops_packet *
 {
 	struct udp_word h = {};
 
-	read_udp_word(&h, at, linear);
+	read_udp_word(PROBED, &h, at, linear);
 	p->sport = bpf_ntohs(h.udp.source);
 	p->dport = bpf_ntohs(h.udp.dest);
 	if (!on_natt_port(p->dport) && !on_natt_port(p->sport))
@@ -176,8 +176,8 @@ static __always_inline void any_ipv4(struct drops_key *key, struct drops_packet 
 	p->family = 4;
 	key->ether = ETHERTYPE_IPV4;
 	key->proto = ip.protocol;
-	read_address(p->src, head + offset + 12, 4);
-	read_address(p->dst, head + offset + 16, 4);
+	read_address(PROBED, p->src, head + offset + 12, 4);
+	read_address(PROBED, p->dst, head + offset + 16, 4);
 	/* BIG TCP writes 0 into what is too long for the field. */
 	if (ip.tot_len)
 		p->length = bpf_ntohs(ip.tot_len);
@@ -196,8 +196,8 @@ static __always_inline void any_ipv6(struct drops_key *key, struct drops_packet 
 	p->family = 6;
 	key->ether = ETHERTYPE_IPV6;
 	key->proto = ip.nexthdr;
-	read_address(p->src, head + offset + 8, 6);
-	read_address(p->dst, head + offset + 24, 6);
+	read_address(PROBED, p->src, head + offset + 8, 6);
+	read_address(PROBED, p->dst, head + offset + 24, 6);
 	if (ip.payload_len)
 		p->length = sizeof(ip) + bpf_ntohs(ip.payload_len);
 	offset += sizeof(ip);
@@ -251,7 +251,7 @@ static __always_inline void name_state(struct drops_key *key, struct xfrm_state 
 
 	key->sa_proto = BPF_CORE_READ(x, id.proto);
 	key->spi = bpf_ntohl(BPF_CORE_READ(x, id.spi));
-	read_address(key->sa_dst, &x->id.daddr, family);
+	read_address(PROBED, key->sa_dst, &x->id.daddr, family);
 }
 
 /* Whether this is an SA: its route may be no route, see sane_netns(). */
@@ -276,7 +276,7 @@ static __always_inline void read_sa(struct drops_key *key, struct drops_packet *
 		if (x && key->spi != bpf_ntohl(BPF_CORE_READ(x, id.spi)))
 			x = NULL;
 		key->sa_from = DROPS_SA_HEADER;
-		read_standing(skb, p->family, &at);
+		read_standing(PROBED, skb, p->family, &at);
 		key->dir = is_outbound(&at) ? DIR_OUT : DIR_IN;
 		if (x)
 			name_state(key, x);

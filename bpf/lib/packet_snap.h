@@ -142,20 +142,20 @@ struct skb_shared_info___packet {
 } __attribute__((preserve_access_index));
 
 /* Copies a packet in the stack, from its IP header on. */
-static __always_inline void packet_from_stack(struct packet_head *h, struct packet_count *c,
+static __always_inline void packet_from_stack(enum way how, struct packet_head *h, struct packet_count *c,
 					      struct sk_buff *skb, bool outer)
 {
 	struct sk_buff___packet *more = (void *)skb;
-	void *head = BPF_CORE_READ(skb, head), *ip;
+	void *head = FIELD(how, skb, head), *ip;
 	struct skb_shared_info___packet *shared;
-	__u32 at = BPF_CORE_READ(skb, network_header), tail = BPF_CORE_READ(more, tail);
+	__u32 at = FIELD(how, skb, network_header), tail = FIELD(how, more, tail);
 	__u64 want, linear;
 
 	ip = head + at;
 	linear = tail > at ? tail - at : 0;
-	h->wire_len = linear + BPF_CORE_READ(more, data_len);
-	shared = head + BPF_CORE_READ(more, end);
-	h->segments = BPF_CORE_READ(shared, gso_size) ? BPF_CORE_READ(shared, gso_segs) : 0;
+	h->wire_len = linear + FIELD(how, more, data_len);
+	shared = AT(how, struct skb_shared_info___packet, head + FIELD(how, more, end));
+	h->segments = FIELD_AT(how, shared, gso_size) ? FIELD_AT(how, shared, gso_segs) : 0;
 	want = header_bytes(ip, linear, h->inner, outer);
 	if (want && cfg_snaplen)
 		want = cfg_snaplen;

@@ -74,8 +74,8 @@ static __noinline bool describe(struct pmtu_event *e, struct sk_buff *from, cons
 		k->family = 4;
 		k->proto = h.protocol;
 		e->size = bpf_ntohs(h.tot_len);
-		read_address(k->src, ip + __builtin_offsetof(struct iphdr, saddr), 4);
-		read_address(k->dst, ip + __builtin_offsetof(struct iphdr, daddr), 4);
+		read_address(PROBED, k->src, ip + __builtin_offsetof(struct iphdr, saddr), 4);
+		read_address(PROBED, k->dst, ip + __builtin_offsetof(struct iphdr, daddr), 4);
 		first = !(h.frag_off & bpf_htons(IP_OFFSET));
 	} else if (version >> 4 == 6) {
 		struct ipv6hdr h;
@@ -86,8 +86,8 @@ static __noinline bool describe(struct pmtu_event *e, struct sk_buff *from, cons
 		k->family = 6;
 		k->proto = h.nexthdr;
 		e->size = header + bpf_ntohs(h.payload_len);
-		read_address(k->src, ip + __builtin_offsetof(struct ipv6hdr, saddr), 6);
-		read_address(k->dst, ip + __builtin_offsetof(struct ipv6hdr, daddr), 6);
+		read_address(PROBED, k->src, ip + __builtin_offsetof(struct ipv6hdr, saddr), 6);
+		read_address(PROBED, k->dst, ip + __builtin_offsetof(struct ipv6hdr, daddr), 6);
 		if (k->proto == IPPROTO_FRAGMENT) {
 			struct frag_hdr f;
 
@@ -147,7 +147,7 @@ static __always_inline void name_sa(struct pmtu_event *e, struct sk_buff *skb)
 	if (!x)
 		return;
 	e->sa_spi = bpf_ntohl(BPF_CORE_READ(x, id.spi));
-	read_address(e->sa_dst, &x->id.daddr, BPF_CORE_READ(x, props.family) == AF_INET6 ? 6 : 4);
+	read_address(PROBED, e->sa_dst, &x->id.daddr, BPF_CORE_READ(x, props.family) == AF_INET6 ? 6 : 4);
 }
 
 /* What a route lets through: an MTU of its own, learned or configured, else its device's. */

@@ -39,44 +39,44 @@ static __always_inline int note(struct drop *d, struct sk_buff *skb)
 	return 0;
 }
 
-static __always_inline bool is_ours(struct xfrm_state *x)
+static __always_inline bool is_ours(enum way how, struct xfrm_state *x)
 {
-	return BPF_CORE_READ(x, xs_net.net) == target_net;
+	return FIELD(how, x, xs_net.net) == target_net;
 }
 
-static __always_inline int on_replay(struct xfrm_state *x, struct sk_buff *skb, __be32 net_seq)
+static __always_inline int on_replay(enum way how, struct xfrm_state *x, struct sk_buff *skb, __be32 net_seq)
 {
 	struct drop *d;
 
-	if (!is_ours(x))
+	if (!is_ours(how, x))
 		return 0;
 	d = new_note(skb, DIR_IN);
 	if (!d)
 		return 0;
-	know_sa(d, x, DIR_IN);
-	judge_replay(d, x, bpf_ntohl(net_seq));
+	know_sa(how, d, x, DIR_IN);
+	judge_replay(how, d, x, bpf_ntohl(net_seq));
 	return note(d, skb);
 }
 
-static __always_inline int on_icvfail(struct xfrm_state *x, struct sk_buff *skb)
+static __always_inline int on_icvfail(enum way how, struct xfrm_state *x, struct sk_buff *skb)
 {
 	struct drop *d;
 
-	if (!is_ours(x))
+	if (!is_ours(how, x))
 		return 0;
 	d = new_note(skb, DIR_IN);
 	if (!d)
 		return 0;
-	know_sa(d, x, DIR_IN);
-	judge_integrity(d, x, skb, CAUSE_INTEGRITY_FAILED);
+	know_sa(how, d, x, DIR_IN);
+	judge_integrity(how, d, x, skb, CAUSE_INTEGRITY_FAILED);
 	return note(d, skb);
 }
 
-static __always_inline int on_notfound(struct sk_buff *skb, __be32 net_spi, __be32 net_seq)
+static __always_inline int on_notfound(enum way how, struct sk_buff *skb, __be32 net_spi, __be32 net_seq)
 {
 	struct drop *d;
 
-	if (skb_netns(PROBED, skb) != target_net)
+	if (skb_netns(how, skb) != target_net)
 		return 0;
 	d = new_note(skb, DIR_IN);
 	if (!d)
@@ -89,18 +89,18 @@ static __always_inline int on_notfound(struct sk_buff *skb, __be32 net_spi, __be
 	return note(d, skb);
 }
 
-static __always_inline int on_replay_overflow(struct xfrm_state *x, struct sk_buff *skb)
+static __always_inline int on_replay_overflow(enum way how, struct xfrm_state *x, struct sk_buff *skb)
 {
 	struct replay r;
 	struct drop *d;
 
-	if (!is_ours(x))
+	if (!is_ours(how, x))
 		return 0;
 	d = new_note(skb, DIR_OUT);
 	if (!d)
 		return 0;
-	know_sa(d, x, DIR_OUT);
-	read_replay(x, &r);
+	know_sa(how, d, x, DIR_OUT);
+	read_replay(how, x, &r);
 	d->seq = join(r.oseq_hi, r.oseq);
 	d->top = d->seq;
 	d->cause = CAUSE_OUT_SEQ_ERROR;

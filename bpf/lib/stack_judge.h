@@ -7,23 +7,24 @@
 #include "compat.h"
 #include "stack_maps.h"
 
-static __always_inline void know_sa(struct drop *d, struct xfrm_state *x, __u8 dir)
+/* The SA is an argument, or `how` is PROBED; the same of those below. */
+static __always_inline void know_sa(enum way how, struct drop *d, struct xfrm_state *x, __u8 dir)
 {
-	__u16 family = BPF_CORE_READ(x, props.family);
+	__u16 family = FIELD(how, x, props.family);
 	struct xfrm_encap_tmpl *encap;
 
 	d->key.family = family == AF_INET6 ? 6 : 4;
 	d->key.dir = dir;
-	d->key.proto = BPF_CORE_READ(x, id.proto);
-	d->key.spi = bpf_ntohl(BPF_CORE_READ(x, id.spi));
-	read_address(d->key.dst, &x->id.daddr, d->key.family);
-	read_address(d->src, &x->props.saddr, d->key.family);
-	d->reqid = BPF_CORE_READ(x, props.reqid);
-	d->if_id = BPF_CORE_READ(x, if_id);
-	encap = BPF_CORE_READ(x, encap);
+	d->key.proto = FIELD(how, x, id.proto);
+	d->key.spi = bpf_ntohl(FIELD(how, x, id.spi));
+	read_address(how, d->key.dst, &x->id.daddr, d->key.family);
+	read_address(how, d->src, &x->props.saddr, d->key.family);
+	d->reqid = FIELD(how, x, props.reqid);
+	d->if_id = FIELD(how, x, if_id);
+	encap = FIELD(how, x, encap);
 	if (encap) {
-		d->sport = bpf_ntohs(BPF_CORE_READ(encap, encap_sport));
-		d->dport = bpf_ntohs(BPF_CORE_READ(encap, encap_dport));
+		d->sport = bpf_ntohs(FIELD(how, encap, encap_sport));
+		d->dport = bpf_ntohs(FIELD(how, encap, encap_dport));
 	}
 }
 
@@ -52,13 +53,13 @@ static __always_inline void know_headers(struct drop *d, struct sk_buff *skb)
 	if (version >> 4 == 6) {
 		d->key.family = 6;
 		bpf_probe_read_kernel(&proto, 1, ip + 6);
-		read_address(d->src, ip + 8, 6);
-		read_address(d->key.dst, ip + 24, 6);
+		read_address(PROBED, d->src, ip + 8, 6);
+		read_address(PROBED, d->key.dst, ip + 24, 6);
 	} else {
 		d->key.family = 4;
 		bpf_probe_read_kernel(&proto, 1, ip + 9);
-		read_address(d->src, ip + 12, 4);
-		read_address(d->key.dst, ip + 16, 4);
+		read_address(PROBED, d->src, ip + 12, 4);
+		read_address(PROBED, d->key.dst, ip + 16, 4);
 	}
 	if (proto != IPPROTO_AH && proto != IPPROTO_COMP)
 		proto = IPPROTO_ESP;
@@ -91,12 +92,12 @@ static __always_inline void packet_numbers(struct sk_buff *skb, __u8 proto, __u3
  * A packet that xfrm_replay_check() refused: seen before, or below the window. The same arithmetic
  * as there (net/xfrm/xfrm_replay.c), on the same state, which the kernel holds locked meanwhile.
  */
-static __always_inline void judge_replay(struct drop *d, struct xfrm_state *x, __u32 seq)
+static __always_inline void judge_replay(enum way how, struct drop *d, struct xfrm_state *x, __u32 seq)
 {
 	__u32 bottom, diff, hi;
 	struct replay r;
 
-	read_replay(x, &r);
+	read_replay(how, x, &r);
 	diff = r.seq - seq;
 	bottom = r.seq - r.window + 1;
 	hi = r.seq_hi;
@@ -129,13 +130,13 @@ static __always_inline void judge_replay(struct drop *d, struct xfrm_state *x, _
  * done with a number far ahead of the top; 2^32 lower it would be late by more than the window. The
  * smaller of the two distances is the better explanation.
  */
-static __always_inline void judge_integrity(struct drop *d, struct xfrm_state *x, struct sk_buff *skb,
-					    __u32 otherwise)
+static __always_inline void judge_integrity(enum way how, struct drop *d, struct xfrm_state *x,
+					    struct sk_buff *skb, __u32 otherwise)
 {
 	__u64 ahead, behind;
 	struct replay r;
 
-	read_replay(x, &r);
+	read_replay(how, x, &r);
 	d->class = MIB_PROTO;
 	d->cause = otherwise;
 	d->seq = cb_input_esn(skb);

@@ -65,16 +65,16 @@ static __always_inline void know_flow(struct drop *d, struct sk_buff *skb, __u32
 	if (first >> 4 == 6) {
 		f->family = 6;
 		bpf_probe_read_kernel(&f->proto, 1, ip + 6);
-		read_address(f->src, ip + 8, 6);
-		read_address(f->dst, ip + 24, 6);
+		read_address(PROBED, f->src, ip + 8, 6);
+		read_address(PROBED, f->dst, ip + 24, 6);
 		/* Behind extension headers there are no ports to be had cheaply. */
 		read_ports(f, ip + 40);
 	} else {
 		f->family = 4;
 		bpf_probe_read_kernel(&fragment, sizeof(fragment), ip + 6);
 		bpf_probe_read_kernel(&f->proto, 1, ip + 9);
-		read_address(f->src, ip + 12, 4);
-		read_address(f->dst, ip + 16, 4);
+		read_address(PROBED, f->src, ip + 12, 4);
+		read_address(PROBED, f->dst, ip + 16, 4);
 		if (!(bpf_ntohs(fragment) & IP_OFFSET))
 			read_ports(f, ip + (first & 15) * 4);
 	}

@@ -24,8 +24,9 @@ type dropLab struct {
 	coll *ebpf.Collection
 }
 
-// openDropLab moves the test's thread into a new namespace, which ends with the thread.
-func openDropLab(t testing.TB) *dropLab {
+// openDropLab moves the test's thread into a new namespace, which ends with the thread. The program reads packets
+// as the kernel has it do, or, on request, without bpf_rdonly_cast().
+func openDropLab(t testing.TB, withoutCast bool) *dropLab {
 	t.Helper()
 	runtime.LockOSThread() // never unlocked: the thread is given up with the test
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -40,6 +41,9 @@ func openDropLab(t testing.TB) *dropLab {
 	spec, err := LoadDrop()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if withoutCast {
+		WithoutCast(spec)
 	}
 	if err := ConfigureDrop(spec, true, nil); err != nil {
 		t.Fatal(err)
@@ -155,7 +159,12 @@ func espPacket(spi uint32) []byte {
 
 // TestHostDrop drops packets of each kind, and packets of no interest, in another namespace too.
 func TestHostDrop(t *testing.T) {
-	l := openDropLab(t)
+	for name, withoutCast := range map[string]bool{"as the kernel can": false, "without casts": true} {
+		t.Run(name, func(t *testing.T) { testHostDrop(t, openDropLab(t, withoutCast)) })
+	}
+}
+
+func testHostDrop(t *testing.T, l *dropLab) {
 	esp := append(binary.BigEndian.AppendUint32(nil, 0xc0ffee02), make([]byte, 60)...)
 	sendESP(t, 0xc0ffee01, 5)
 	sendUDP(t, "127.0.0.1:500", 4, make([]byte, 40))
@@ -250,7 +259,7 @@ func BenchmarkHostDrop(b *testing.B) {
 		name, to string
 	}{{"not IPsec", "127.0.0.1:9999"}, {"IKE", "127.0.0.1:500"}} {
 		b.Run(row.name, func(b *testing.B) {
-			l := openDropLab(b)
+			l := openDropLab(b, false)
 			benchmarkDrops(b, l.coll.Programs["host_drop"], row.to)
 		})
 	}
@@ -262,7 +271,7 @@ func BenchmarkAnyDrop(b *testing.B) {
 		"count": {HasReason: true}, "stack": {HasReason: true, Stacks: true}, "follow": {HasReason: true, Follow: 1 << 30},
 	} {
 		b.Run(name, func(b *testing.B) {
-			openDropLab(b) // the namespace; its program is not counted
+			openDropLab(b, false) // the namespace; its program is not counted
 			spec, err := LoadDrops()
 			if err != nil {
 				b.Fatal(err)

@@ -169,6 +169,7 @@ const (
 	PacketProgDecrypted6       = "decrypted6"
 	PacketProgDecrypted6Kprobe = "decrypted6_kprobe"
 	PacketProgDecryptedKprobe  = "decrypted_kprobe"
+	PacketProgDecryptedSkb     = "decrypted_skb"
 	PacketProgPacketDrop       = "packet_drop"
 	PacketProgPacketEgress     = "packet_egress"
 	PacketProgPacketEgressL3   = "packet_egress_l3"
@@ -248,6 +249,7 @@ type PacketProgramSpecs struct {
 	Decrypted6       *ebpf.ProgramSpec `ebpf:"decrypted6"`
 	Decrypted6Kprobe *ebpf.ProgramSpec `ebpf:"decrypted6_kprobe"`
 	DecryptedKprobe  *ebpf.ProgramSpec `ebpf:"decrypted_kprobe"`
+	DecryptedSkb     *ebpf.ProgramSpec `ebpf:"decrypted_skb"`
 	PacketDrop       *ebpf.ProgramSpec `ebpf:"packet_drop"`
 	PacketEgress     *ebpf.ProgramSpec `ebpf:"packet_egress"`
 	PacketEgressL3   *ebpf.ProgramSpec `ebpf:"packet_egress_l3"`
@@ -379,6 +381,7 @@ type PacketPrograms struct {
 	Decrypted6       *ebpf.Program `ebpf:"decrypted6"`
 	Decrypted6Kprobe *ebpf.Program `ebpf:"decrypted6_kprobe"`
 	DecryptedKprobe  *ebpf.Program `ebpf:"decrypted_kprobe"`
+	DecryptedSkb     *ebpf.Program `ebpf:"decrypted_skb"`
 	PacketDrop       *ebpf.Program `ebpf:"packet_drop"`
 	PacketEgress     *ebpf.Program `ebpf:"packet_egress"`
 	PacketEgressL3   *ebpf.Program `ebpf:"packet_egress_l3"`
@@ -403,6 +406,7 @@ func (p *PacketPrograms) Close() error {
 		p.Decrypted6,
 		p.Decrypted6Kprobe,
 		p.DecryptedKprobe,
+		p.DecryptedSkb,
 		p.PacketDrop,
 		p.PacketEgress,
 		p.PacketEgressL3,

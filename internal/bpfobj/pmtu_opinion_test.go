@@ -57,8 +57,8 @@ func (o outer) natt() bool {
 	return slices.Contains(nattPorts, binary.BigEndian.Uint16(o.rest)) || slices.Contains(nattPorts, binary.BigEndian.Uint16(o.rest[2:]))
 }
 
-// asRawTracepoints keeps those of an object's fentry programs that are named, and makes them such as can be run for a
-// test: both are given their arguments in the same way.
+// asRawTracepoints keeps those of an object's programs that are named, and makes fentry programs such as can be run for
+// a test: both are given their arguments in the same way, but raw tracepoints without types.
 func asRawTracepoints(spec *ebpf.CollectionSpec, names ...string) {
 	for name, p := range spec.Programs {
 		switch {

@@ -88,25 +88,22 @@ func (p skb) headersOpinion(inner uint8, encrypted bool) (n int, all bool) {
 // behind these.
 func TestSnapSecondDecoder(t *testing.T) {
 	f := newForge(t)
-	tape := loadTape(t, PacketConfig{NATTPorts: nattPorts}, "packet_drop", "decrypted", "decrypted4", "decrypted6")
+	tape := loadTape(t, PacketConfig{NATTPorts: nattPorts}, "packet_drop", "decrypted_skb")
 	f.inNetns(tape.Collection)
 	c := chance{rand.New(rand.NewPCG(20261128, 4))}
 	met := counts{}
 	for range 8000 {
 		p := c.skb()
-		program, args, wanted := "packet_drop", []uint64{}, true
+		program, transport, wanted := "packet_drop", uint64(0), true
 		if c.one(2) {
 			_, wanted = p.hostDropOpinion()
 		} else {
-			p.sa, p.network = true, 128
+			program, p.sa, p.network = "decrypted_skb", true, 128
 			if c.one(2) {
-				program, args = "decrypted", []uint64{0}
-			} else {
-				p.inner = pick(c, uint8(6), 17, 1, 50, 60)
-				program = pick(c, "decrypted4", "decrypted6")
+				p.inner, transport = pick(c, uint8(6), 17, 1, 50, 60), 1
 			}
 		}
-		f.run(tape.Programs[program], append(args, f.set(c, p))...)
+		f.run(tape.Programs[program], f.set(c, p), transport)
 		got := tape.drain()
 		if !wanted {
 			met["none"]++
