@@ -11,6 +11,10 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
+// CastTypes are what the programs cast to (bpf/lib/field.h). A type that the kernel has twice would make a program
+// fail that has no other to fall back to.
+var CastTypes = []string{"dst_entry", "in6_addr", "rt6_info", "rtable", "sec_path", "sk_buff", "skb_shared_info"}
+
 // haveCast loads a program that reads the running task by a load, after bpf_rdonly_cast() has told the
 // verifier what it is.
 func haveCast() Answer {
@@ -25,6 +29,11 @@ func haveCast() Answer {
 	task, err := typeID[*btf.Struct](types, "task_struct")
 	if err != nil {
 		return answer(err)
+	}
+	for _, name := range CastTypes {
+		if _, err := typeID[*btf.Struct](types, name); errors.Is(err, btf.ErrMultipleMatches) {
+			return answer(fmt.Errorf("%w: %w", ebpf.ErrNotSupported, err))
+		}
 	}
 	prog, err := load(ebpf.RawTracepoint, asm.Instructions{
 		asm.FnGetCurrentTask.Call(),
