@@ -76,6 +76,8 @@ var foldings = []folding{
 	{ReassemblyFailed, sameSA, []ID{HostIngressDrop}},
 	{PMTUIgnored, sameSA, []ID{InnerRetransmissions}},
 	{MTUBlackHole, sameSA, []ID{InnerRetransmissions}},
+	// A reader whose buffer is full throws away what arrives beyond it.
+	{ReceiveWindowFull, sameSA, []ID{InnerRetransmissions}},
 }
 
 // minFoldConfidence is how sure a cause must be before it may take others' place.

@@ -87,13 +87,14 @@ func windowFull(r *ledger.Report, group []talk) Finding {
 	}
 	// The kernel's own counters know the sockets of this host only, all of them together.
 	if t.reader.Local && r.Host != nil {
-		n := r.Host.Snmp["TcpExt.TCPToZeroWindowAdv"]
+		closed, opened := r.Host.Snmp["TcpExt.TCPToZeroWindowAdv"], r.Host.Snmp["TcpExt.TCPFromZeroWindowAdv"]
 		f.Evidence = append(f.Evidence,
-			Evidence{"TCPToZeroWindowAdv", n, "times", "kernel", "all sockets of this host"},
-			Evidence{"TCPFromZeroWindowAdv", r.Host.Snmp["TcpExt.TCPFromZeroWindowAdv"], "times", "kernel", ""},
+			Evidence{"TCPToZeroWindowAdv", closed, "times", "kernel", "all sockets of this host"},
+			Evidence{"TCPFromZeroWindowAdv", opened, "times", "kernel", ""},
 			Evidence{"TCPWantZeroWindowAdv", r.Host.Snmp["TcpExt.TCPWantZeroWindowAdv"], "times", "kernel", ""},
 			Evidence{"TCPZeroWindowDrop", r.Host.Snmp["TcpExt.TCPZeroWindowDrop"], "packets", "kernel", ""})
-		if n >= episodes {
+		// Closed for want of memory it is not counted as closed (tcp_select_window), but when it opens.
+		if max(closed, opened) >= episodes {
 			base = corroborated
 		}
 	}
