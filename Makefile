@@ -23,7 +23,7 @@ GOFLAGS_BUILD := -trimpath -ldflags '-s -w -X xfrmscope/internal/cli.version=$(V
 
 export CGO_ENABLED := 0
 
-.PHONY: help build man install uninstall package generate check-generated demo test test-unit test-vm bench lint fmt clean deps-vm deps-test deps-generate deps-lint deps-package test-package lint-fast smoke-vm test-matrix test-matrix-quick test-arm64 kernels-page bench-vm deps-bench
+.PHONY: help build man install uninstall package generate check-generated demo test test-unit test-vm bench lint fmt clean deps-vm deps-test deps-generate deps-lint deps-package test-package lint-fast smp-vm test-matrix test-matrix-quick test-arm64 kernels-page bench-vm deps-bench
 
 ##@ Use
 help: ## Show this list
@@ -64,7 +64,7 @@ demo: build ## Raise a live faulty tunnel, diagnose it, show the report (install
 test: build test-unit check-generated test-package ## Everything: unit, BPF natively, real tunnels in VMs of each kernel (installs what it needs, as root)
 	$(MAKE) test-vm KERNEL=$(KERNEL)
 	$(MAKE) test-matrix-quick KERNELS='$(filter-out $(KERNEL),$(KERNELS))'
-	$(MAKE) smoke-vm KERNEL=6.12
+	$(MAKE) smp-vm KERNEL=6.12
 	$(MAKE) initramfs-vm KERNEL=$(KERNEL)
 
 test-unit: deps-test lint-fast ## Unit tests and BPF programs natively through BPF_PROG_TEST_RUN
@@ -89,8 +89,8 @@ kernels-page: ## Make docs/kernels.md of the records that test-matrix and test-a
 	cp bin/matrix/*.json internal/lab/kernels/data/
 	$(GO) test -count=1 ./internal/lab/kernels -run TestPage -update
 
-smoke-vm: deps-vm build ## Boot KERNEL with two processors, load and attach every program in it, saturate one processor
-	scripts/vm/test -c 2 $(KERNEL) smoke smp
+smp-vm: deps-vm build ## Boot KERNEL with two processors, and saturate one of them
+	scripts/vm/test -a 1 -c 2 $(KERNEL) smp
 
 .PHONY: soak
 DURATION ?= 30m

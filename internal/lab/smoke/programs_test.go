@@ -224,7 +224,7 @@ type nothing struct{}
 func (nothing) Close() error { return nil }
 
 func runOnce(prog *ebpf.Program) error {
-	_, err := prog.Run(&ebpf.RunOptions{})
+	_, err := prog.Run(&ebpf.RunOptions{Context: [12]uint64{}})
 	return err
 }
 
