@@ -300,7 +300,7 @@ func (f *RefusedFlow) compare(r Refusal, index sadIndex) {
 		if sa := index.entryOf(r.SA); sa != nil {
 			f.Differs = f.decided.Required().Differences(sa, f.decided)
 		}
-	case r.Cause == OutNoStates:
+	case r.Cause == OutNoStates || r.Cause == OutPolError && f.decided.Required().SPI != 0:
 		f.nearest(index)
 	}
 }

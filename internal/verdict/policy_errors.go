@@ -33,14 +33,18 @@ func outboundBundleFailed(r *ledger.Report) []Finding {
 		f.Summary = fmt.Sprintf("%s to be sent %s have a policy and an SA, and the kernel found no way to send them by: most often there is no route to %s.",
 			packets(g.packets), g.what(), peer)
 		f.Confidence = sure(f.Confidence, true)
-		f.Remedy = []Remedy{
-			{For: forIproute2, Text: "There must be a route to the peer that does not lead into the tunnel itself.", Commands: []string{"ip route get " + peer, "ip xfrm policy list dir out"}},
-			{For: forStrongSwan, Text: "Where it installs routes itself, see what they say.", Commands: []string{"ip route show table 220", "charon.install_routes = yes"}},
-			{For: forLibreswan, Text: "The same; leftnexthop= and rightnexthop= override what it concludes.", Commands: []string{"ipsec status | grep nexthop"}},
-		}
+		f.Remedy = routeRemedies(peer)
 		out = append(out, f)
 	}
 	return out
+}
+
+func routeRemedies(peer string) []Remedy {
+	return []Remedy{
+		{For: forIproute2, Text: "There must be a route to the peer that does not lead into the tunnel itself.", Commands: []string{"ip route get " + peer, "ip xfrm policy list dir out"}},
+		{For: forStrongSwan, Text: "Where it installs routes itself, see what they say.", Commands: []string{"ip route show table 220", "charon.install_routes = yes"}},
+		{For: forLibreswan, Text: "The same; leftnexthop= and rightnexthop= override what it concludes.", Commands: []string{"ipsec status | grep nexthop"}},
+	}
 }
 
 // saLarval is packets that met an SA which is only reserved (XFRM_STATE_ACQ): its SPI was handed out,
@@ -70,21 +74,56 @@ func saDirectionMismatch(r *ledger.Report) []Finding {
 }
 
 // policyCheckFailed is what the kernel could not decide: headers that it could not read, memory that
-// it did not get, a bundle or policy that went while it was used.
+// it did not get, a bundle or policy that went while it was used, a template that no SA can be asked for by.
 func policyCheckFailed(r *ledger.Report) []Finding {
 	why := map[ledger.Cause]string{
 		ledger.PolError:            "the policy look-up failed",
 		ledger.FwdHdrError:         "their headers could not be read for the look-up",
-		ledger.OutPolError:         "the policy look-up failed",
 		ledger.OutPolDead:          "the policy went while it was used",
 		ledger.OutBundleCheckError: "the bundle was not valid any more",
 	}
-	var out []Finding
-	for _, c := range occurrences(r, ledger.PolError, ledger.FwdHdrError, ledger.OutPolError, ledger.OutPolDead, ledger.OutBundleCheckError) {
+	out := templateUnresolved(r)
+	for _, c := range occurrences(r, ledger.PolError, ledger.FwdHdrError, ledger.OutPolDead, ledger.OutBundleCheckError) {
 		f := c.finding(PolicyCheckFailed, Warning)
 		f.Summary = fmt.Sprintf("%s were dropped, because %s%s.", packets(c.n), why[c.cause], c.named)
-		f.Remedy = []Remedy{{For: forHost, Text: "The kernel lacked memory, or the packets were damaged. Look for allocation failures, and at the packets.",
-			Commands: []string{"dmesg | grep -iE 'allocation failure|out of memory'", "xfrmscope trace"}}}
+		f.Remedy = shortageRemedies()
+		out = append(out, f)
+	}
+	return out
+}
+
+func shortageRemedies() []Remedy {
+	return []Remedy{{For: forHost, Text: "The kernel lacked memory, or the packets were damaged. Look for allocation failures, and at the packets.",
+		Commands: []string{"dmesg | grep -iE 'allocation failure|out of memory'", "xfrmscope trace"}}}
+}
+
+// templateUnresolved is packets to be sent whose policy's template the kernel could not make an SA of
+// (xfrm_tmpl_resolve_one): no source address leads to the peer where the template leaves it open, or the
+// template names an SA by its SPI that is not like the rest of it.
+func templateUnresolved(r *ledger.Report) []Finding {
+	var out []Finding
+	for _, g := range refusedFor(r, ledger.OutPolError) {
+		f := g.finding(r, PolicyCheckFailed, Warning)
+		f.Summary = fmt.Sprintf("%s to be sent %s were dropped, because the policy look-up failed.", packets(g.packets), g.what())
+		f.Remedy = shortageRemedies()
+		var t *ledger.Template
+		if g.policy != nil {
+			f.Subject, t = templateSubject(g.policy), g.policy.Required()
+		}
+		switch {
+		case t == nil:
+		case t.SPI != 0 && nearestText(g.first()) != "":
+			f.Severity = Critical
+			f.Summary = fmt.Sprintf("%s to be sent %s were dropped: %s names an SA by its SPI that is not what it demands.%s",
+				packets(g.packets), g.what(), policyText(g.policy), nearestText(g.first()))
+			f.Remedy = []Remedy{{For: forIproute2, Text: "Let the template demand what the SA is, or leave the SPI out of it.",
+				Commands: []string{fmt.Sprintf("ip xfrm state list dst %s proto %s spi %s nokeys", t.Dst, t.Proto, t.SPI), listPolicies("out")}}}
+		case t.Mode != "transport" && t.Dst.IsValid() && (!t.Src.IsValid() || t.Src.IsUnspecified()):
+			f.Severity, f.Confidence = Critical, sure(f.Confidence, true)
+			f.Summary = fmt.Sprintf("%s to be sent %s were dropped: %s leaves the SA's source open, and the kernel found no address to reach %s from: most often there is no route to %s.",
+				packets(g.packets), g.what(), policyText(g.policy), t.Dst, t.Dst)
+			f.Remedy = routeRemedies(t.Dst.String())
+		}
 		out = append(out, f)
 	}
 	return out

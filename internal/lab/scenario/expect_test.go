@@ -40,6 +40,7 @@ var counterOf = map[string]string{
 	"out_no_states":        "XfrmOutNoStates",
 	"out_seq_error":        "XfrmOutStateSeqError",
 	"out_pol_block":        "XfrmOutPolBlock",
+	"out_pol_error":        "XfrmOutPolError",
 	"out_bundle_gen_error": "XfrmOutBundleGenError",
 }
 

@@ -156,6 +156,18 @@ var policyScenarios = []Scenario{
 		w.Demand("out", w.Outbound(0xc0ffee02))
 		return func() { w.Deny(30, nil, ledgertest.Flow(ledger.OutBundleGenError, ledger.SiteForward)) }
 	}, Want: []verdict.ID{verdict.OutboundBundleFailed}, Says: []string{"no route to 192.0.2.1"}, Grade: verdict.Critical, Sure: 0.79},
+	{Name: "no source address to reach the peer from", Prepare: func(w *ledgertest.World) func() {
+		w.Demand("out", w.Outbound(0xc0ffee02)).Templates[0].Src = netip.IPv4Unspecified()
+		return func() { w.Deny(30, nil, ledgertest.Flow(ledger.OutPolError, ledger.SiteForward)) }
+	}, Want: []verdict.ID{verdict.PolicyCheckFailed}, Says: []string{"30 packets", "policy index 8", "no route to 192.0.2.1"}, Grade: verdict.Critical, Sure: 0.79},
+	{Name: "a template with the SPI of another SA", Prepare: func(w *ledgertest.World) func() {
+		p := w.Demand("out", w.Outbound(0xc0ffee02))
+		p.Templates[0].SPI, p.Templates[0].ReqID = 0xc0ffee02, 9
+		return func() { w.Deny(30, nil, ledgertest.Flow(ledger.OutPolError, ledger.SiteForward)) }
+	}, Want: []verdict.ID{verdict.PolicyCheckFailed}, Says: []string{"SA 0xc0ffee02 comes nearest, but the policy wants reqid 9 where the SA has 1"}, Grade: verdict.Critical, Sure: 0.99},
+	{Name: "a policy that could not be carried out, and is gone", Prepare: func(w *ledgertest.World) func() {
+		return func() { w.Deny(30, nil, ledgertest.Flow(ledger.OutPolError, ledger.SiteForward)) }
+	}, Want: []verdict.ID{verdict.PolicyCheckFailed}, Says: []string{"the policy look-up failed"}, Grade: verdict.Warning, Sure: 0.99},
 	{Name: "an SA that is only reserved", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Refuse(6, ledger.AcquireError) }),
 		Want: []verdict.ID{verdict.SALarval}, Says: []string{"6 packets"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "an SA of the wrong direction", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Refuse(6, ledger.StateDirError) }),
