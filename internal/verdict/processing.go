@@ -106,7 +106,11 @@ func processingFailed(r *ledger.Report) []Finding {
 	var out []Finding
 	for _, o := range occurrences(r, ledger.InError, ledger.InBufferError, ledger.PolBufferError, ledger.OutError, ledger.OutProtoError) {
 		f := o.finding(ProcessingFailed, Warning)
-		f.Summary = fmt.Sprintf("%s were dropped, because %s%s.", packets(o.n), why[o.cause], o.named)
+		reason := why[o.cause]
+		if o.cause == ledger.OutProtoError && (o.sa == nil || o.sa.Encap == ledger.EncapUDP) {
+			reason += ", or in UDP they were longer than an IP packet can be (65535 octets)"
+		}
+		f.Summary = fmt.Sprintf("%s were dropped, because %s%s.", packets(o.n), reason, o.named)
 		f.Remedy = []Remedy{{For: forHost, Text: "Look for failed allocations, and for trouble with the cipher or the card that does it.",
 			Commands: []string{"dmesg | grep -iE 'allocation failure|crypto|esp'", "grep -A12 'gcm(aes)' /proc/crypto   # selftest, driver", "ethtool -K <interface> esp-hw-offload off"}}}
 		out = append(out, f)

@@ -193,6 +193,10 @@ var policyScenarios = []Scenario{
 		Want: []verdict.ID{verdict.PacketMalformed}, Says: []string{"3 packets", "after decryption the headers inside"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "no memory", Prepare: inbound(32, false, func(sa *ledgertest.SA) { sa.Deliver(100); sa.Refuse(2, ledger.InError) }),
 		Want: []verdict.ID{verdict.ProcessingFailed}, Says: []string{"2 packets", "no memory"}, Grade: verdict.Warning, Sure: 0.95},
+	{Name: "too long in UDP", Prepare: func(w *ledgertest.World) func() {
+		_, out := overUDP(w, 4500)
+		return func() { out.Send(40); out.Number(9); out.Drop(9, ledger.OutProtoError) }
+	}, Want: []verdict.ID{verdict.ProcessingFailed}, Says: []string{"9 packets", "longer than an IP packet can be"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "a policy look-up without memory", Prepare: func(w *ledgertest.World) func() {
 		return func() { w.DropLone(2, ledger.PolError) }
 	}, Want: []verdict.ID{verdict.PolicyCheckFailed}, Says: []string{"2 packets"}, Grade: verdict.Warning, Sure: 0.95},
