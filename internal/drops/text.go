@@ -9,7 +9,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"unicode"
+
+	"xfrmscope/internal/printable"
 )
 
 // Line writes one drop as a line of `drops --follow`, with `when` in front; its stack, if there is one,
@@ -39,25 +40,14 @@ func (w *What) device() string {
 	if w.Interface == "" {
 		return "none"
 	}
-	return clean(w.Interface)
+	return printable.Name(w.Interface)
 }
 
 func (w *What) space() string {
 	if w.NoNetns {
 		return "unknown"
 	}
-	return clean(w.Netns)
-}
-
-// clean keeps names from steering the terminal: devices and namespaces are named by whoever made them, with
-// --all-netns in a container.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
+	return printable.Name(w.Netns)
 }
 
 func (sa *SA) text() string {

@@ -6,8 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"strings"
-	"unicode"
+
+	"xfrmscope/internal/printable"
 )
 
 // Block types of pcapng (draft-ietf-opsawg-pcapng section 4). The section header's number reads the
@@ -165,7 +165,7 @@ func (f *ng) iface(r *Reader, length int64) error {
 		value := opts[4 : 4+size]
 		switch {
 		case code == 2: // if_name
-			iface.Name = printable(value[:min(len(value), maxName)])
+			iface.Name = printable.Name(string(value[:min(len(value), maxName)]))
 		case code == 9 && size >= 1: // if_tsresol
 			if err := iface.clock.resolution(value[0]); err != nil {
 				return err
@@ -239,14 +239,4 @@ func (f *ng) next(r *Reader, p *Packet) error {
 	}
 	r.offset += length
 	return nil
-}
-
-// printable makes a name from a file fit for a terminal, which also heeds controls beyond ASCII.
-func printable(b []byte) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, string(b))
 }

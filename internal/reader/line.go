@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"xfrmscope/internal/printable"
 )
 
 // Line writes an event as one line of `trace`: when, what, which SA, which number, and the rest as
@@ -47,7 +49,7 @@ func (e Event) Line(when string) string {
 		fmt.Fprintf(&b, " reqid=%d", e.ReqID)
 	}
 	if e.Interface != "" {
-		fmt.Fprintf(&b, " dev=%s", e.Interface)
+		fmt.Fprintf(&b, " dev=%s", printable.Name(e.Interface))
 	}
 	fmt.Fprintf(&b, " cpu=%d", e.CPU)
 	for _, f := range e.Stack {
@@ -85,7 +87,7 @@ func (e Event) ikeLine(when string) string {
 		when, e.Kind, e.Direction, endpoint(e.Src, e.SrcPort), endpoint(e.Dst, e.DstPort),
 		h.Version>>4, h.Version&0xf, h.Exchange, h.Flags, h.MessageID, uint64(h.Initiator), uint64(h.Responder), h.Length)
 	if e.Interface != "" {
-		line += " dev=" + e.Interface
+		line += " dev=" + printable.Name(e.Interface)
 	}
 	return line + fmt.Sprintf(" cpu=%d", e.CPU)
 }
