@@ -82,9 +82,15 @@ func (r *Reader) Prune(age time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// aging lists the tables that make room: those of the stack programs and those of Source.Aging.
+// aging lists the tables that make room: bindings with keepalives, those of the stack programs and those of
+// Source.Aging.
 func (r *Reader) aging() []Aging {
 	out := slices.Clone(r.src.Aging)
+	if r.src.Wire != nil && r.src.Wire.Keepalives != nil {
+		out = append(out, agingOf(r.src.Wire.Keepalives, "keepalives", func(m *ebpf.Map, fn func(bpfobj.KeepaliveKey, uint64)) error {
+			return eachEntry(m, func(key bpfobj.KeepaliveKey, v bpfobj.Keepalive) { fn(key, v.Packets) })
+		}, nil))
+	}
 	if m := r.src.Stack; m != nil {
 		out = append(out,
 			agingOf(m.Counts, "stack_counts", perCPU[bpfobj.StackKey](func(c bpfobj.StackCount) uint64 {

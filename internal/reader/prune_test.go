@@ -145,3 +145,30 @@ func TestPruneTables(t *testing.T) {
 		t.Errorf("entries that stay: drops, unknown SPIs, refusals, latency, told, heard (-want +got):\n%s", diff)
 	}
 }
+
+// TestPruneKeepalives: once bindings, which anybody can invent, leave little room, those go that no keepalive came for.
+func TestPruneKeepalives(t *testing.T) {
+	const room = 8
+	m := smallMaps(t, func() (*ebpf.CollectionSpec, error) {
+		spec, err := bpfobj.LoadWire(true)
+		if err != nil {
+			return nil, err
+		}
+		return &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{"keepalives": spec.Maps["keepalives"]}, Types: spec.Types}, nil
+	}, room, "keepalives")["keepalives"]
+	a := (&Reader{src: Source{Wire: &WireMaps{Keepalives: m}}}).aging()
+	if len(a) != 1 {
+		t.Fatalf("%d tables make room, want 1", len(a))
+	}
+	for i := range room {
+		must(t, m.Put(bpfobj.KeepaliveKey{Sport: uint16(i)}, bpfobj.Keepalive{Packets: 1}))
+	}
+	must(t, a[0].prune())
+	must(t, m.Put(bpfobj.KeepaliveKey{Sport: 3}, bpfobj.Keepalive{Packets: 2}))
+	must(t, a[0].prune())
+	var left []uint16
+	must(t, eachEntry(m, func(k bpfobj.KeepaliveKey, _ bpfobj.Keepalive) { left = append(left, k.Sport) }))
+	if diff := cmp.Diff([]uint16{3}, left); diff != "" {
+		t.Errorf("bindings that stay (-want +got):\n%s", diff)
+	}
+}

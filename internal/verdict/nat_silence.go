@@ -92,7 +92,7 @@ func natKeepaliveMissing(r *ledger.Report) []Finding {
 		out = append(out, Finding{
 			ID:         NATKeepaliveMissing,
 			Severity:   Warning,
-			Confidence: sure(witnessed, blurred(r)),
+			Confidence: sure(witnessed, blurred(r), r.Self.Lost["keepalive_table_full"] > 0),
 			Subject:    aboutPeer(p.Local, p.Remote),
 			Summary: fmt.Sprintf("Peer %s is behind NAT (port %d), and for %.0f seconds nothing passed in either direction, not even a keepalive. NATs give UDP bindings up after 30 seconds to some minutes.",
 				p.Remote, max(p.InPort, p.OutPort), p.QuietS),

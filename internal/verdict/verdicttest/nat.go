@@ -145,6 +145,15 @@ var natScenarios = []Scenario{
 		in, out := overUDP(w, 61000)
 		return func() { in.Deliver(100); out.Send(100); silence(w, 45*time.Second, 0) }
 	}, Want: []verdict.ID{verdict.NATKeepaliveMissing}, Says: []string{"port 61000", "for 45 seconds"}, Grade: verdict.Warning, Sure: 0.95},
+	{Name: "idle behind NAT, with too many bindings to know of keepalives", Prepare: func(w *ledgertest.World) func() {
+		in, out := overUDP(w, 61000)
+		return func() {
+			in.Deliver(100)
+			out.Send(100)
+			silence(w, 45*time.Second, 0)
+			w.Self.Lost = map[string]uint64{"keepalive_table_full": 3}
+		}
+	}, Want: []verdict.ID{verdict.NATKeepaliveMissing}, Grade: verdict.Warning, Sure: 0.76},
 	{Name: "idle behind NAT with keepalives", Prepare: func(w *ledgertest.World) func() {
 		in, out := overUDP(w, 61000)
 		return func() { in.Deliver(100); out.Send(100); beats(w, 4); silence(w, 20*time.Second, 0) }
