@@ -70,7 +70,7 @@ func TestRecord(t *testing.T) {
 		if err := os.WriteFile(crashed, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if d, _ := recorded(t, crashed); slices.Equal(ids(d), want) && d.settled() {
+		if d, _ := recorded(t, crashed); slices.Equal(ids(d), want) && d.settled() && b.hasArrived(d) {
 			break
 		}
 	}
@@ -108,6 +108,17 @@ func TestRecord(t *testing.T) {
 	if early, exit := recorded(t, file, "--to", "1ms"); exit != 0 || len(early.Findings) != 0 {
 		t.Errorf("the first moment has findings: %+v", early.Findings)
 	}
+}
+
+// hasArrived says that a report knows every packet that came out of the path.
+func (b *bench) hasArrived(d document) bool {
+	for _, s := range b.tunnel.AtoB {
+		i := slices.IndexFunc(d.SAs, func(r sa) bool { return r.SPI == name(s.SPI) && r.Wire != nil })
+		if i < 0 || d.SAs[i].Wire.Packets != int64(len(b.path.Truth(inject.AtoB, s.SPI).Out)) {
+			return false
+		}
+	}
+	return true
 }
 
 // settled says that no number is waited for any more.
