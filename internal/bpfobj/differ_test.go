@@ -312,7 +312,7 @@ func TestSecondDecoder(t *testing.T) {
 			t.Run(build.name+"/"+name, func(t *testing.T) {
 				d := newDiffer(t, build.lockfree, name == "capture")
 				if name == "capture" && !takesMetadata(t, d) {
-					t.Skip("this kernel cannot pass a packet's time (before 5.14)")
+					t.Skip("this kernel cannot pass a packet's time (before 5.15)")
 				}
 				c := chance{rand.New(rand.NewPCG(20261127, uint64(len(arms))))}
 				classes := counts{}

@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-
-	"github.com/cilium/ebpf"
 )
 
 // A second decoder of what the programs in the stack decode: drop_packet.h, drops_packet.h, pmtu_packet.h and
@@ -159,12 +157,7 @@ func TestHostDropSecondDecoder(t *testing.T) {
 	if err := ConfigureDrop(spec, true, nattPorts); err != nil {
 		t.Fatal(err)
 	}
-	coll, err := ebpf.NewCollection(spec)
-	if err != nil {
-		t.Fatalf("%+v", err)
-	}
-	t.Cleanup(coll.Close)
-	f.inNetns(coll)
+	coll := f.load(spec)
 	c := chance{rand.New(rand.NewPCG(20261128, 1))}
 	met := counts{}
 	for range 8000 {

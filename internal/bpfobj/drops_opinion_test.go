@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -63,12 +62,7 @@ func TestAnyDropSecondDecoder(t *testing.T) {
 	if err := ConfigureDrops(spec, DropsConfig{HasReason: true, NATTPorts: nattPorts}); err != nil {
 		t.Fatal(err)
 	}
-	coll, err := ebpf.NewCollection(spec)
-	if err != nil {
-		t.Fatalf("%+v", err)
-	}
-	t.Cleanup(coll.Close)
-	f.inNetns(coll)
+	coll := f.load(spec)
 	c := chance{rand.New(rand.NewPCG(20261128, 2))}
 	met := counts{}
 	for range 8000 {

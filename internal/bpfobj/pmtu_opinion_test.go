@@ -82,12 +82,7 @@ func TestPMTUSecondDecoder(t *testing.T) {
 		t.Fatal(err)
 	}
 	asRawTracepoints(spec, "icmp_send", "icmp6_send", "esp4_told", "esp6_told")
-	coll, err := ebpf.NewCollection(spec)
-	if err != nil {
-		t.Fatalf("%+v", err)
-	}
-	t.Cleanup(coll.Close)
-	f.inNetns(coll)
+	coll := f.load(spec)
 	c := chance{rand.New(rand.NewPCG(20261128, 3))}
 	met := counts{}
 	for range 8000 {

@@ -229,6 +229,18 @@ func (f *forge) set(c chance, p skb) uint64 {
 	return f.base + forgedSKB
 }
 
+// load loads an object whose programs take the forge's namespace for their own.
+func (f *forge) load(spec *ebpf.CollectionSpec) *ebpf.Collection {
+	f.t.Helper()
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		f.t.Fatalf("%+v", err)
+	}
+	f.t.Cleanup(coll.Close)
+	f.inNetns(coll)
+	return coll
+}
+
 // run has a program read the packet, in the place of a tracepoint's or function's first argument.
 func (f *forge) run(p *ebpf.Program, args ...uint64) {
 	f.t.Helper()
