@@ -71,7 +71,7 @@ test-unit: deps-test lint-fast ## Unit tests and BPF programs natively through B
 	$(GO) test -count=1 ./...
 
 test-vm: deps-vm build ## Boot a Debian kernel (KERNEL=5.10|6.1|6.12|6.18|7) and run every lab scenario in it
-	scripts/vm/test -a 3 -j $(GUESTS) $(KERNEL)
+	scripts/vm/test -a 3 -j $(GUESTS) -t 3600 $(KERNEL)
 
 test-package: deps-package package ## Install the deb and the rpm below a folder, run what they brought, remove them
 	scripts/package-test bin/xfrmscope_$(PKG_VERSION)_$(ARCH).deb bin/xfrmscope-$(PKG_VERSION)-1.*.rpm
