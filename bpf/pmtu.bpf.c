@@ -8,7 +8,9 @@
  *   icmp_send         fentry on __icmp_send: IPv4 fragmentation needed, reassembly time exceeded
  *   icmp_out          ... icmp_out_count: the message of icmp_send really left
  *   icmp6_send        ... icmp6_send: IPv6 packet too big, reassembly time exceeded
- *   local_error       ... xfrm_local_error: a socket of this host is told instead
+ *   local_error4      ... xfrm4_local_error: a socket of this host is told instead. What calls it,
+ *                     xfrm_local_error, is inline in some kernels (5.10); this it calls by a pointer
+ *   local_error6      ... xfrm6_local_error
  *   esp4_told         ... xfrm4_esp_err: fragmentation needed, for an ESP packet of this host
  *   esp6_told         ... xfrm6_esp_err: packet too big, the same
  *   udp4_told         ... udp_err: the same for ESP in UDP
@@ -112,7 +114,7 @@ static __always_inline int on_icmp6_send(struct sk_buff *skb, __u8 type, __u8 co
 	return 0;
 }
 
-static __always_inline int on_local_error(struct sk_buff *skb, int mtu)
+static __always_inline int on_local_error(struct sk_buff *skb, __u32 mtu)
 {
 	struct pmtu_event e = {};
 
@@ -232,7 +234,8 @@ ON_ENTRY(__icmp_send, icmp_send, on_icmp_send(skb, type, code, info), struct sk_
 ON_ENTRY(icmp_out_count, icmp_out, on_icmp_out(net, type), struct net *net, unsigned char type)
 ON_ENTRY(icmp6_send, icmp6_send, on_icmp6_send(skb, type, code, info), struct sk_buff *skb, __u8 type,
 	 __u8 code, __u32 info)
-ON_ENTRY(xfrm_local_error, local_error, on_local_error(skb, mtu), struct sk_buff *skb, int mtu)
+ON_ENTRY(xfrm4_local_error, local_error4, on_local_error(skb, mtu), struct sk_buff *skb, __u32 mtu)
+ON_ENTRY(xfrm6_local_error, local_error6, on_local_error(skb, mtu), struct sk_buff *skb, __u32 mtu)
 ON_ENTRY(xfrm4_esp_err, esp4_told, on_told4(skb, info), struct sk_buff *skb, __u32 info)
 ON_ENTRY(xfrm6_esp_err, esp6_told, on_told6(skb, type), struct sk_buff *skb, void *opt, __u8 type)
 ON_ENTRY(udp_err, udp4_told, on_told4(skb, info), struct sk_buff *skb, __u32 info)

@@ -151,8 +151,10 @@ const (
 	PMTUProgIp4CutsKprobe     = "ip4_cuts_kprobe"
 	PMTUProgIp6Cuts           = "ip6_cuts"
 	PMTUProgIp6CutsKprobe     = "ip6_cuts_kprobe"
-	PMTUProgLocalError        = "local_error"
-	PMTUProgLocalErrorKprobe  = "local_error_kprobe"
+	PMTUProgLocalError4       = "local_error4"
+	PMTUProgLocalError4Kprobe = "local_error4_kprobe"
+	PMTUProgLocalError6       = "local_error6"
+	PMTUProgLocalError6Kprobe = "local_error6_kprobe"
 	PMTUProgPickNetns         = "pick_netns"
 	PMTUProgRoute4Takes       = "route4_takes"
 	PMTUProgRoute4TakesKprobe = "route4_takes_kprobe"
@@ -231,8 +233,10 @@ type PMTUProgramSpecs struct {
 	Ip4CutsKprobe     *ebpf.ProgramSpec `ebpf:"ip4_cuts_kprobe"`
 	Ip6Cuts           *ebpf.ProgramSpec `ebpf:"ip6_cuts"`
 	Ip6CutsKprobe     *ebpf.ProgramSpec `ebpf:"ip6_cuts_kprobe"`
-	LocalError        *ebpf.ProgramSpec `ebpf:"local_error"`
-	LocalErrorKprobe  *ebpf.ProgramSpec `ebpf:"local_error_kprobe"`
+	LocalError4       *ebpf.ProgramSpec `ebpf:"local_error4"`
+	LocalError4Kprobe *ebpf.ProgramSpec `ebpf:"local_error4_kprobe"`
+	LocalError6       *ebpf.ProgramSpec `ebpf:"local_error6"`
+	LocalError6Kprobe *ebpf.ProgramSpec `ebpf:"local_error6_kprobe"`
 	PickNetns         *ebpf.ProgramSpec `ebpf:"pick_netns"`
 	Route4Takes       *ebpf.ProgramSpec `ebpf:"route4_takes"`
 	Route4TakesKprobe *ebpf.ProgramSpec `ebpf:"route4_takes_kprobe"`
@@ -364,8 +368,10 @@ type PMTUPrograms struct {
 	Ip4CutsKprobe     *ebpf.Program `ebpf:"ip4_cuts_kprobe"`
 	Ip6Cuts           *ebpf.Program `ebpf:"ip6_cuts"`
 	Ip6CutsKprobe     *ebpf.Program `ebpf:"ip6_cuts_kprobe"`
-	LocalError        *ebpf.Program `ebpf:"local_error"`
-	LocalErrorKprobe  *ebpf.Program `ebpf:"local_error_kprobe"`
+	LocalError4       *ebpf.Program `ebpf:"local_error4"`
+	LocalError4Kprobe *ebpf.Program `ebpf:"local_error4_kprobe"`
+	LocalError6       *ebpf.Program `ebpf:"local_error6"`
+	LocalError6Kprobe *ebpf.Program `ebpf:"local_error6_kprobe"`
 	PickNetns         *ebpf.Program `ebpf:"pick_netns"`
 	Route4Takes       *ebpf.Program `ebpf:"route4_takes"`
 	Route4TakesKprobe *ebpf.Program `ebpf:"route4_takes_kprobe"`
@@ -394,8 +400,10 @@ func (p *PMTUPrograms) Close() error {
 		p.Ip4CutsKprobe,
 		p.Ip6Cuts,
 		p.Ip6CutsKprobe,
-		p.LocalError,
-		p.LocalErrorKprobe,
+		p.LocalError4,
+		p.LocalError4Kprobe,
+		p.LocalError6,
+		p.LocalError6Kprobe,
 		p.PickNetns,
 		p.Route4Takes,
 		p.Route4TakesKprobe,

@@ -33,7 +33,7 @@ var sourceOf = map[string][]string{
 	"replay_window": sadHooks, "esn": sadHooks,
 	"delivered": everyHook, "in_flight": everyHook, "unattributed": everyHook, nameLoss: everyHook,
 	"flows":    {"gro_cells_receive", "xfrm_output", "xfrm4_transport_finish", "xfrm6_transport_finish"},
-	"pmtu":     {"__icmp_send", "icmp6_send", "xfrm_local_error", "xfrm4_esp_err", "xfrm6_esp_err"},
+	"pmtu":     {"__icmp_send", "icmp6_send", "xfrm4_local_error", "xfrm6_local_error", "xfrm4_esp_err", "xfrm6_esp_err"},
 	"policies": {"policies over netlink", "SA database"},
 }
 

@@ -175,7 +175,7 @@ func TestXDPTakenMeanwhile(t *testing.T) {
 	}))
 	p, err := Make(k.Capabilities, []Device{{Name: "wan", Index: l.ifindex(t, "wan"), Up: true}}, Options{WireOnly: true})
 	must(t, err)
-	w, err := loadWire(p)
+	w, err := loadWire(p, &kernelTypes{})
 	must(t, err)
 	defer w.close()
 	must(t, l.near.Do(func() error {

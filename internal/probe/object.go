@@ -157,7 +157,7 @@ func (s *Set) tryObject(o object, f facts, hooks []Hook) (*ebpf.Collection, []tr
 	if err := configureEvents(spec, s.plan.Options); err != nil {
 		return nil, nil, err
 	}
-	opts := ebpf.CollectionOptions{}
+	opts := ebpf.CollectionOptions{Cache: s.types.cache}
 	switch {
 	case s.wire != nil:
 		opts.MapReplacements = shared(spec, s.wire.maps)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
@@ -92,12 +93,21 @@ func Open(k *Kernel, opts Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{ns: ns}
+	s := &Set{ns: ns, types: &kernelTypes{btf.NewCache()}}
+	defer s.types.forget()
 	if err := ns.Do(func() error { return s.open(k, opts) }); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
+
+// kernelTypes spares each object that is loaded to read the kernel's types by itself.
+type kernelTypes struct {
+	cache *btf.Cache // nil: what is loaded later reads its own
+}
+
+// forget gives back the memory that they take.
+func (t *kernelTypes) forget() { t.cache = nil }
 
 // open runs in the observed namespace.
 func (s *Set) open(k *Kernel, opts Options) error {

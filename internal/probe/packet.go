@@ -152,7 +152,7 @@ func (s *Set) attachPacketWire(f facts, d Device, dir Direction) bool {
 	h.Try, h.Why = tcCandidates(s.plan.caps, name, dir, d.Layer)
 	why := slices.Clone(h.Why)
 	for _, c := range h.Try {
-		prog, err := s.packet.program(c, f, s.plan.Options)
+		prog, err := s.packet.program(c, f, s.plan.Options, s.types)
 		if err != nil {
 			why = append(why, fmt.Sprintf("%s: %v", c.Way, err))
 			continue
@@ -170,7 +170,7 @@ func (s *Set) attachPacketWire(f facts, d Device, dir Direction) bool {
 }
 
 // program loads one of the programs on the wire, once for each way to attach it.
-func (p *packetSet) program(c Candidate, f facts, o Options) (*ebpf.Program, error) {
+func (p *packetSet) program(c Candidate, f facts, o Options, types *kernelTypes) (*ebpf.Program, error) {
 	key := fmt.Sprintf("%s/%v", c.Program, c.LoadAs)
 	if prog := p.progs[key]; prog != nil {
 		return prog, nil
@@ -184,7 +184,7 @@ func (p *packetSet) program(c Candidate, f facts, o Options) (*ebpf.Program, err
 	}
 	keepOnly(spec, []string{c.Program})
 	spec.Programs[c.Program].AttachType = c.LoadAs
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replacements(spec, p.maps)})
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: replacements(spec, p.maps), Cache: types.cache})
 	if err != nil {
 		return nil, explainLoad(err)
 	}

@@ -25,6 +25,8 @@ type Set struct {
 	hooks []ledger.Hook
 	notes []string
 
+	types *kernelTypes // of all that is loaded while the set opens
+
 	wire  *wireSet  // nil: not observed
 	stack *stackSet // nil: not observed
 

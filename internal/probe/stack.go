@@ -149,7 +149,7 @@ func (s *Set) tryStack(f facts, assume outcome) (*stackSet, []tried, error) {
 	if err := configureEvents(spec, s.plan.Options); err != nil {
 		return nil, nil, err
 	}
-	opts := ebpf.CollectionOptions{}
+	opts := ebpf.CollectionOptions{Cache: s.types.cache}
 	if s.wire != nil {
 		opts.MapReplacements = shared(spec, s.wire.maps)
 	}

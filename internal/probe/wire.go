@@ -18,6 +18,7 @@ import (
 // fall-back is seldom needed.
 type wireSet struct {
 	plan    Plan
+	types   *kernelTypes
 	maps    *ebpf.Collection // without programs
 	colls   []*ebpf.Collection
 	progs   map[string]*ebpf.Program
@@ -25,8 +26,8 @@ type wireSet struct {
 }
 
 // loadWire makes the maps, each at its size, and fills the queue of free slots.
-func loadWire(p Plan) (*wireSet, error) {
-	w := &wireSet{plan: p, progs: make(map[string]*ebpf.Program), refused: make(map[string]error)}
+func loadWire(p Plan, types *kernelTypes) (*wireSet, error) {
+	w := &wireSet{plan: p, types: types, progs: make(map[string]*ebpf.Program), refused: make(map[string]error)}
 	spec, err := w.spec("")
 	if err != nil {
 		return nil, err
@@ -102,7 +103,7 @@ func (w *wireSet) load(c Candidate) (*ebpf.Collection, error) {
 	case WayTCX, WayClsact:
 		prog.AttachType = c.LoadAs
 	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: w.replacements(spec)})
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: w.replacements(spec), Cache: w.types.cache})
 	return coll, explainLoad(err)
 }
 
@@ -128,7 +129,7 @@ func (w *wireSet) close() {
 // least one of all.
 func (s *Set) attachWire() error {
 	var err error
-	if s.wire, err = loadWire(s.plan); err != nil {
+	if s.wire, err = loadWire(s.plan, s.types); err != nil {
 		return err
 	}
 	held := 0
