@@ -25,10 +25,11 @@ import (
 // The tunnels of these tests carry AES-GCM with an ICV of 16 octets over IPv4: an SA adds 20 octets of
 // IP header, 8 of ESP, 8 of IV, 2 of trailer and 16 of ICV, and what it seals is a multiple of 4.
 const (
-	linkMTU  = 1500
-	narrow   = 1400
-	innerMTU = 1446 // through linkMTU
-	squeezed = 1346 // through narrow
+	linkMTU   = 1500
+	narrow    = 1400
+	innerMTU  = 1446 // through linkMTU, with an outer header of IPv4
+	innerMTU6 = 1426 // the same of IPv6
+	squeezed  = 1346 // through narrow
 
 	// silentPort has a socket that takes what comes, so that nobody is told of a closed port.
 	silentPort = 9

@@ -218,14 +218,16 @@ func TestTraceMTU(t *testing.T) {
 			fmt.Sprintf("tell_sender %s mtu=%d bytes=%d", name(out.SPI), squeezed, innerMTU): refused,
 		})
 	})
-	t.Run("sockets", func(t *testing.T) {
-		p := &pmtuBench{bench: raise(t, tunnel.Options{Router: true}, func(*tunnel.Tunnel) error { return nil }, nil)}
-		out := p.tunnel.BtoA[0]
-		x := launch(t, p.tunnel.B, "trace", "--json", "--no-inner", "--kind", "pmtu")
-		p.offer(out, linkMTU, big)
-		p.settle()
-		x.checkMTU(t, map[string]int{fmt.Sprintf("tell_socket %s mtu=%d bytes=%d", name(out.SPI), innerMTU, linkMTU): big})
-	})
+	for family, fits := range map[int]int{4: innerMTU, 6: innerMTU6} {
+		t.Run(fmt.Sprintf("sockets/IPv%d", family), func(t *testing.T) {
+			p := &pmtuBench{bench: raise(t, tunnel.Options{Family: family, Router: true}, func(*tunnel.Tunnel) error { return nil }, nil)}
+			out := p.tunnel.BtoA[0]
+			x := launch(t, p.tunnel.B, "trace", "--json", "--no-inner", "--kind", "pmtu")
+			p.offer(out, linkMTU, big)
+			p.settle()
+			x.checkMTU(t, map[string]int{fmt.Sprintf("tell_socket %s mtu=%d bytes=%d", name(out.SPI), fits, linkMTU): big})
+		})
+	}
 }
 
 // checkMTU ends a trace and demands exactly these path MTU events.
@@ -260,6 +262,10 @@ func (x *tool) checkMTU(t *testing.T, want map[string]int) {
 // it is told at once.
 func (p *pmtuBench) offer(sa tunnel.SA, inner, count int) {
 	p.t.Helper()
+	headers := 28
+	if sa.Src.Is6() {
+		headers = 48
+	}
 	p.must(sa.From.Do(func() error {
 		conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(sa.Src, 0)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(sa.Dst, silentPort)))
 		if err != nil {
@@ -272,13 +278,17 @@ func (p *pmtuBench) offer(sa tunnel.SA, inner, count int) {
 		}
 		var set error
 		err = raw.Control(func(fd uintptr) {
-			set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+			if headers == 48 {
+				set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
+			} else {
+				set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+			}
 		})
 		if err = errors.Join(err, set); err != nil {
 			return err
 		}
 		for range count {
-			if _, err := conn.Write(make([]byte, inner-28)); !errors.Is(err, unix.EMSGSIZE) {
+			if _, err := conn.Write(make([]byte, inner-headers)); !errors.Is(err, unix.EMSGSIZE) {
 				return fmt.Errorf("%d octets: %v, want %v", inner, err, unix.EMSGSIZE)
 			}
 		}
