@@ -111,6 +111,7 @@ struct inner_end {
 	__u64 retransmissions; /* segments with numbers that had passed before */
 	__u64 reordered;       /* segments that filled a gap before the other end can have asked */
 	__u64 gaps;	       /* times that numbers were skipped: lost or late before they came here */
+	__u64 skipped;	       /* segments of the largest size that these numbers filled */
 	__u64 limited;	       /* segments after which less than one more fitted into the other's window */
 	__u64 probes;	       /* window probes: sent into a window of zero */
 	__u64 keepalives;      /* the same outside one */

@@ -244,6 +244,12 @@ static __always_inline void on_old_data(struct inner_end *me, const struct inner
 	me->rtt_ns = 0; /* Karn's rule, RFC 6298 section 3 */
 }
 
+/* How many segments so many bytes were. One that only ends a connection has no size. */
+static __always_inline __u32 skipped_segments(__u32 bytes, __u32 size)
+{
+	return size ? (bytes + size - 1) / size : 1;
+}
+
 static __always_inline void on_data(struct inner_end *me, struct inner_end *peer, const struct segment *s)
 {
 	__u32 end = s->seq + s->payload + (s->flags & TCP_FIN ? 1 : 0), one, segments = 1, in_flight, room;
@@ -270,6 +276,7 @@ static __always_inline void on_data(struct inner_end *me, struct inner_end *peer
 	}
 	if (s->seq != me->seq_next) {
 		me->gaps += 1;
+		me->skipped += skipped_segments(s->seq - me->seq_next, me->segment_max);
 		me->gap_ns = s->now_ns;
 	}
 	me->seq_next = end;

@@ -147,6 +147,9 @@ func TestInnerRetransmission(t *testing.T) {
 	i.see(dup)
 	i.see(data(5)) // 4 is lost before here
 	i.see(data(6))
+	if near = i.only().End[0]; near.Gaps != 2 || near.Skipped != 2 {
+		t.Errorf("lost before: %d gaps, of %d segments", near.Gaps, near.Skipped)
+	}
 	dup.ack = data(4).seq
 	i.see(dup)
 	i.see(dup)
@@ -166,6 +169,23 @@ func TestInnerRetransmission(t *testing.T) {
 	}
 	if near.InFlightMax != 6001 {
 		t.Errorf("%d bytes in flight, want 6001", near.InFlightMax)
+	}
+}
+
+// What is lost in one go is one gap of as many segments.
+func TestInnerSkipped(t *testing.T) {
+	i := openInner(t)
+	a, _ := i.shake(nearV4, farV4)
+	data := func(at uint32) tcp { s := a; s.seq += at; s.payload = 1000; return s }
+	i.see(data(0))
+	i.see(data(4000))
+	for n := uint32(1); n < 4; n++ {
+		i.after(time.Second, data(1000*n))
+	}
+	i.see(data(7500)) // 2500 bytes: three segments, one of them short
+	near := i.only().End[0]
+	if near.Gaps != 2 || near.Skipped != 3+3 || near.Retransmissions != 3 || near.Reordered != 0 {
+		t.Errorf("%d gaps of %d segments, %d retransmissions, %d reordered", near.Gaps, near.Skipped, near.Retransmissions, near.Reordered)
 	}
 }
 

@@ -61,6 +61,7 @@ type InnerInnerFlow struct {
 		Retransmissions uint64
 		Reordered       uint64
 		Gaps            uint64
+		Skipped         uint64
 		Limited         uint64
 		Probes          uint64
 		Keepalives      uint64

@@ -35,6 +35,7 @@ const (
 	flowRetransmissions
 	flowReordered
 	flowGaps
+	flowSkipped
 	flowLimited
 	flowProbes
 	flowKeepalives
@@ -50,7 +51,7 @@ const (
 func flowCounts(e *FlowEndReading, clock time.Duration) counts {
 	c := make(counts, flowCounters)
 	for i, n := range []uint64{
-		e.Packets, e.PayloadBytes, e.Segments, e.Retransmissions, e.Reordered, e.Gaps, e.Limited, e.Probes,
+		e.Packets, e.PayloadBytes, e.Segments, e.Retransmissions, e.Reordered, e.Gaps, e.Skipped, e.Limited, e.Probes,
 		e.Keepalives, e.Congested, e.ZeroEpisodes, e.ZeroPackets, e.EdgeChecked, e.EdgeHit,
 	} {
 		c[i] = int64(n)
@@ -224,7 +225,7 @@ func (f *flow) end(i int) FlowEnd {
 	e := FlowEnd{
 		Addr: r.Addr.Addr(), Port: r.Addr.Port(), Local: r.Local,
 		Packets: c[flowPackets], PayloadBytes: c[flowBytes], Segments: c[flowSegments],
-		Retransmissions: c[flowRetransmissions], Reordered: c[flowReordered], Gaps: c[flowGaps],
+		Retransmissions: c[flowRetransmissions], Reordered: c[flowReordered], Gaps: c[flowGaps], Skipped: c[flowSkipped],
 		Limited: c[flowLimited], Probes: c[flowProbes], Keepalives: c[flowKeepalives], Congested: c[flowCongested],
 		EdgeChecked: c[flowEdgeChecked], EdgeHit: c[flowEdgeHit],
 		SegmentMax: int64(r.SegmentMax), InFlightMax: int64(r.InFlightMax), ActiveUS: (r.Last - r.First).Microseconds(),

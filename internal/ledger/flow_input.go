@@ -37,6 +37,7 @@ type FlowEndReading struct {
 	Retransmissions       uint64 // segments whose numbers had passed before
 	Reordered             uint64 // segments that filled a gap before anybody can have asked for them
 	Gaps                  uint64 // times that numbers were skipped
+	Skipped               uint64 // segments that these numbers filled
 	Limited               uint64 // segments that left the other end's window no room for one more
 	Probes                uint64 // sent into a window of zero
 	Keepalives            uint64

@@ -46,6 +46,7 @@ type FlowEnd struct {
 	Retransmissions int64 `json:"retransmissions"`
 	Reordered       int64 `json:"reordered"`
 	Gaps            int64 `json:"gaps"`
+	Skipped         int64 `json:"skipped"`
 	Limited         int64 `json:"window_limited"`
 	Probes          int64 `json:"window_probes"`
 	Keepalives      int64 `json:"keepalives"`

@@ -98,7 +98,7 @@ func endReading(f *bpfobj.InnerFlow, i int, at netip.AddrPort) ledger.FlowEndRea
 		Addr: at, ReqID: e.Reqid,
 		Local: e.Seen&bpfobj.InnerSeenLocal != 0, FIN: e.Seen&bpfobj.InnerSeenFIN != 0, RST: e.Seen&bpfobj.InnerSeenRST != 0,
 		Packets: e.Packets, PayloadBytes: e.Bytes, Segments: e.Segments, Retransmissions: e.Retransmissions,
-		Reordered: e.Reordered, Gaps: e.Gaps, Limited: e.Limited, Probes: e.Probes, Keepalives: e.Keepalives,
+		Reordered: e.Reordered, Gaps: e.Gaps, Skipped: e.Skipped, Limited: e.Limited, Probes: e.Probes, Keepalives: e.Keepalives,
 		Congested: e.Congested, SegmentMax: uint64(e.SegmentMax), InFlightMax: e.InFlightMax,
 		Window: e.Window, WindowMin: e.WindowMin, WindowMax: e.WindowMax, WindowSeen: e.Seen&bpfobj.InnerSeenWindow != 0,
 		ZeroEpisodes: e.ZeroEpisodes, ZeroPackets: e.ZeroPackets, ZeroTotal: time.Duration(e.ZeroNs),

@@ -32,7 +32,7 @@ func innerRetransmissions(r *ledger.Report) []Finding {
 		}
 		// A number that was skipped here and sent again was lost before it came here; one that had
 		// passed was lost behind, or its acknowledgement was.
-		before := min(repeated, total(group, func(t talk) int64 { return min(t.sender.Gaps, t.sender.Retransmissions) }))
+		before := total(group, func(t talk) int64 { return missedHere(t.sender) })
 		t := worst(group, func(t talk) int64 { return t.sender.Retransmissions })
 		zero := total(group, func(t talk) int64 { return t.reader.Zero.TotalUS })
 		window := "No receiver closed its window, so it is loss and no slow reader."
@@ -46,8 +46,8 @@ func innerRetransmissions(r *ledger.Report) []Finding {
 				t.saName(), repeated, segments, share(repeated, segments), lostWhere(t, before, repeated-before), window),
 			Evidence: []Evidence{
 				{"flows.retransmissions", repeated, "segments", fromInner, fmt.Sprintf("of %d, in %s", segments, connections(int(total(group, sends))))},
-				{"flows.gaps", total(group, func(t talk) int64 { return t.sender.Gaps }), "times", fromInner,
-					"numbers were skipped: lost before they came here"},
+				{"flows.skipped", total(group, func(t talk) int64 { return t.sender.Skipped }), "segments", fromInner,
+					fmt.Sprintf("did not come in their turn, in %d gaps: lost or late before they came here", total(group, func(t talk) int64 { return t.sender.Gaps }))},
 				{"flows.reordered", total(group, func(t talk) int64 { return t.sender.Reordered }), "segments", fromInner,
 					"only overtaken; not counted as repeated"},
 				{"flows.zero_window.total", zero / 1000, "ms", fromInner, "of all receivers together"},
@@ -56,6 +56,11 @@ func innerRetransmissions(r *ledger.Report) []Finding {
 		})
 	}
 	return out
+}
+
+// missedHere is how many of the repeated segments had not passed before: what was skipped and did not come late.
+func missedHere(e *ledger.FlowEnd) int64 {
+	return min(e.Retransmissions, max(0, e.Skipped-e.Reordered))
 }
 
 // sends is 1 for a talk in which there is something to repeat.

@@ -98,22 +98,22 @@ var flowScenarios = []Scenario{
 	})},
 	{Name: "window whose scale is not known", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, r *end) { small(s, r); r.Scale = nil })},
 
-	{Name: "repeated on the far side", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions, s.Gaps = 30, 30 }),
+	{Name: "repeated on the far side", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions, s.Gaps, s.Skipped = 30, 3, 30 }),
 		Want: []verdict.ID{verdict.InnerRetransmissions}, Says: []string{"repeated 30 of 1000 segments (3.0 %)", "lost before the peer encrypted them"},
 		Grade: verdict.Warning, Sure: 0.95},
-	{Name: "repeated on the near side", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions, s.Gaps = 30, 2 }),
+	{Name: "repeated on the near side", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions, s.Gaps, s.Skipped, s.Reordered = 30, 12, 12, 10 }),
 		Want: []verdict.ID{verdict.InnerRetransmissions}, Says: []string{"28 had come out of the tunnel here already"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "repeated into the tunnel", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions = 30 }),
 		Want: []verdict.ID{verdict.InnerRetransmissions}, Says: []string{"30 had gone into the tunnel here already", "where only the other end can see"},
 		Grade: verdict.Warning, Sure: 0.95},
-	{Name: "lost before the tunnel", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions, s.Gaps = 30, 30 }),
+	{Name: "lost before the tunnel", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions, s.Gaps, s.Skipped = 30, 3, 30 }),
 		Want: []verdict.ID{verdict.InnerRetransmissions}, Says: []string{"lost on its own side"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "repeated for the path's loss", Prepare: flow(false, func(w *ledgertest.World, sa *ledgertest.SA, s, _ *end) {
-		s.Retransmissions, s.Gaps = 30, 30
+		s.Retransmissions, s.Gaps, s.Skipped = 30, 3, 30
 		sa.Lose(30)
 	}), Want: []verdict.ID{verdict.PathLoss}, Folded: []verdict.ID{verdict.InnerRetransmissions}, Grade: verdict.Critical, Sure: 0.95},
-	{Name: "repeated now and then", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions, s.Gaps = 9, 9 })},
-	{Name: "only overtaken", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Reordered, s.Gaps = 40, 40 })},
+	{Name: "repeated now and then", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions, s.Gaps, s.Skipped = 9, 9, 9 })},
+	{Name: "only overtaken", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Reordered, s.Gaps, s.Skipped = 40, 40, 40 })},
 
 	{Name: "bufferbloat", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.RTT.SmoothedMax = 600 * time.Millisecond }),
 		Want: []verdict.ID{verdict.InnerRTTGrowth}, Says: []string{"grew from 20 ms to 600 ms", "in the tunnel's path or behind the peer"},
