@@ -35,6 +35,7 @@ type flowEnd struct {
 	Retransmissions int64 `json:"retransmissions"`
 	Reordered       int64 `json:"reordered"`
 	Gaps            int64 `json:"gaps"`
+	Skipped         int64 `json:"skipped"`
 	Limited         int64 `json:"window_limited"`
 	Probes          int64 `json:"window_probes"`
 	EdgeChecked     int64 `json:"edge_checked"`

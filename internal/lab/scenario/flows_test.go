@@ -119,6 +119,32 @@ func TestReceiveWindow(t *testing.T) {
 	o.checkSelf(t)
 }
 
+// TestLostBeforeTunnel has a firewall before the peer's tunnel drop several segments in a row. Nobody has seen
+// them come out of the tunnel when they come again, and the SA has lost none of them.
+func TestLostBeforeTunnel(t *testing.T) {
+	tunnel.Need(t)
+	const bulk = 400 << 10
+	b := open(t, tunnel.Options{Hosts: true}, nil)
+	b.fitHosts()
+	// One packet, one segment: the firewall counts packets.
+	b.must(b.tunnel.A.Host.IP(fmt.Sprintf("link set %s gso_max_segs 1", tunnel.LAN)))
+	b.runAt(b.tunnel.A, "nft", "", "add table ip t; add chain ip t f { type filter hook forward priority 0; }; "+
+		"add rule ip t f tcp dport 5001 ip length > 1000 numgen inc mod 60 < 4 counter drop comment \"lan\"")
+	c := b.connect(0, 5001, 0)
+	b.must(c.Write(bulk))
+	b.must(c.Await(bulk, patience))
+	dropped := b.nftCounters(b.tunnel.A)["lan"]
+	o := b.finish()
+	sender, _ := o.flow(t, c)
+	// A repeated segment that is dropped as well leaves no new gap.
+	if dropped < 16 || sender.Skipped > dropped || sender.Skipped < dropped*3/4 || sender.Gaps*2 > sender.Skipped || sender.Retransmissions < sender.Skipped {
+		t.Errorf("%d dropped; %d gaps of %d segments, %d repeated", dropped, sender.Gaps, sender.Skipped, sender.Retransmissions)
+	}
+	o.checkFindings(t, "inner-retransmissions "+name(b.tunnel.AtoB[0].SPI))
+	o.checkSays(t, "inner-retransmissions", "the SA itself lost nothing: they were lost before the peer encrypted them")
+	o.checkSelf(t)
+}
+
 // checkFolded demands that a finding explains another one.
 func (o observation) checkFolded(t *testing.T, cause, effect string) {
 	t.Helper()

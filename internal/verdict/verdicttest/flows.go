@@ -98,15 +98,21 @@ var flowScenarios = []Scenario{
 	})},
 	{Name: "window whose scale is not known", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, r *end) { small(s, r); r.Scale = nil })},
 
-	{Name: "repeated on the far side", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions, s.Gaps, s.Skipped = 30, 3, 30 }),
+	{Name: "repeated on the far side", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) {
+		s.Retransmissions, s.Gaps, s.Skipped = 30, 3, 30
+	}),
 		Want: []verdict.ID{verdict.InnerRetransmissions}, Says: []string{"repeated 30 of 1000 segments (3.0 %)", "lost before the peer encrypted them"},
 		Grade: verdict.Warning, Sure: 0.95},
-	{Name: "repeated on the near side", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions, s.Gaps, s.Skipped, s.Reordered = 30, 12, 12, 10 }),
+	{Name: "repeated on the near side", Prepare: flow(false, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) {
+		s.Retransmissions, s.Gaps, s.Skipped, s.Reordered = 30, 12, 12, 10
+	}),
 		Want: []verdict.ID{verdict.InnerRetransmissions}, Says: []string{"28 had come out of the tunnel here already"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "repeated into the tunnel", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions = 30 }),
 		Want: []verdict.ID{verdict.InnerRetransmissions}, Says: []string{"30 had gone into the tunnel here already", "where only the other end can see"},
 		Grade: verdict.Warning, Sure: 0.95},
-	{Name: "lost before the tunnel", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) { s.Retransmissions, s.Gaps, s.Skipped = 30, 3, 30 }),
+	{Name: "lost before the tunnel", Prepare: flow(true, func(w *ledgertest.World, _ *ledgertest.SA, s, _ *end) {
+		s.Retransmissions, s.Gaps, s.Skipped = 30, 3, 30
+	}),
 		Want: []verdict.ID{verdict.InnerRetransmissions}, Says: []string{"lost on its own side"}, Grade: verdict.Warning, Sure: 0.95},
 	{Name: "repeated for the path's loss", Prepare: flow(false, func(w *ledgertest.World, sa *ledgertest.SA, s, _ *end) {
 		s.Retransmissions, s.Gaps, s.Skipped = 30, 3, 30
