@@ -39,6 +39,7 @@ func dropRows(t *testing.T, x *tool) (rows []dropRow) {
 		if err := json.Unmarshal(line, &r); err != nil {
 			t.Fatalf("%v: %s", err, line)
 		}
+		valid(t, "drops", line)
 		rows = append(rows, r)
 	}
 	return rows

@@ -51,6 +51,7 @@ func probe(t *testing.T, tn *tunnel.Tunnel, exit int, args ...string) (d probed)
 	if err := json.Unmarshal(out, &d); err != nil {
 		t.Fatalf("read report: %v\n%s%s", err, out, stderr.String())
 	}
+	valid(t, "probe-mtu", out)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("%s%s", out, stderr.String())

@@ -114,6 +114,7 @@ func (x *tool) finish(t *testing.T) (document, int) {
 	if err := json.Unmarshal(x.stdout.Bytes(), &d); err != nil {
 		t.Fatalf("read report: %v\n%s\n%s", err, x.stdout.Bytes(), x.stderr.Bytes())
 	}
+	valid(t, "report", x.stdout.Bytes())
 	kernels.Leave(t, kernels.Note{Report: slices.Clone(x.stdout.Bytes())})
 	// Whatever a scenario is about: every packet has to be in a bin.
 	for _, s := range d.SAs {
