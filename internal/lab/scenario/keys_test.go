@@ -67,7 +67,13 @@ func (p *planted) in(b []byte) (found []string) {
 		begins[k] = true
 		byBegin[k] = append(byBegin[k], what)
 	}
+	// Most memory was never written to. A form that begins in it ends less than 256 bytes further.
+	zeros := make([]byte, 4096)
 	for i := 0; i+1 < len(b); i++ {
+		if b[i] == 0 && bytes.HasPrefix(b[i:], zeros) {
+			i += len(zeros) - 256
+			continue
+		}
 		k := uint16(b[i]) | uint16(b[i+1])<<8
 		if !begins[k] {
 			continue
@@ -92,6 +98,30 @@ func (p *planted) clean(t *testing.T, where string, b []byte) {
 	}
 }
 
+// stopped says whether all of a process stands still. A thread obeys the signal only when it leaves the kernel: in the
+// middle of execve(2), say, its stack still moves.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("threads of process %d: %v, %v", pid, files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The state follows the name, which is in brackets (proc(5)).
+		if at := bytes.LastIndexByte(text, ')'); at < 0 || !bytes.HasPrefix(text[at:], []byte(") T")) {
+			return false
+		}
+	}
+	return true
+}
+
 // memory searches all that a process can read of its own memory, while it stands still.
 func (p *planted) memory(t *testing.T, pid int) (found []string, searched int64) {
 	t.Helper()
@@ -103,6 +133,11 @@ func (p *planted) memory(t *testing.T, pid int) (found []string, searched int64)
 			t.Error(err)
 		}
 	}()
+	for end := time.Now().Add(patience); !stopped(t, pid); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("process %d does not stop", pid)
+		}
+	}
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		t.Fatal(err)
