@@ -26,6 +26,7 @@ var counterOf = map[string]string{
 	"no_state":         "XfrmInNoStates",
 	"state_expired":    "XfrmInStateExpired",
 	"state_invalid":    "XfrmInStateInvalid",
+	"state_dir_error":  "XfrmInStateDirError",
 
 	"acquire_error":    "XfrmAcquireError",
 	"proto_error":      "XfrmInStateProtoError",
