@@ -43,7 +43,7 @@ type Injector struct {
 	messages []Message
 	parked   []parked
 
-	last time.Time // of the last ESP frame
+	last time.Time // of the last frame
 	err  error     // the first thing that went wrong
 }
 
@@ -169,13 +169,9 @@ func (in *Injector) loop() {
 			if fds[d].Revents == 0 {
 				continue
 			}
-			n, err := in.ports[d].receive(buf)
-			if err != nil {
+			if err := in.take(d, buf); err != nil {
 				in.fail(err)
 				return
-			}
-			if n > 0 {
-				in.forward(d, buf[:n])
 			}
 		}
 	}
@@ -189,10 +185,21 @@ func (in *Injector) fail(err error) {
 	}
 }
 
-// forward decides about one frame and sends what has to go out.
-func (in *Injector) forward(d Direction, frame []byte) {
+// take forwards the next frame of a direction. It reads under the lock: a frame that is not in its socket any more
+// has gone on.
+func (in *Injector) take(d Direction, buf []byte) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	n, err := in.ports[d].receive(buf)
+	if err == nil && n > 0 {
+		in.last = time.Now()
+		in.forward(d, buf[:n])
+	}
+	return err
+}
+
+// forward decides about one frame and sends what has to go out.
+func (in *Injector) forward(d Direction, frame []byte) {
 	p, ok := parse(frame)
 	if !ok {
 		if !in.message(d, frame) {
@@ -203,7 +210,6 @@ func (in *Injector) forward(d Direction, frame []byte) {
 		}
 		return
 	}
-	in.last = time.Now()
 	f := in.flow(d, p.spi)
 	f.last = join(f.last, p.seq)
 	f.truth.In = append(f.truth.In, f.last)
@@ -375,23 +381,6 @@ func (in *Injector) Others(d Direction) int {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.others[d]
-}
-
-// Quiet waits until no ESP packet has come by for the time given, or until the limit is over.
-func (in *Injector) Quiet(quiet, limit time.Duration) error {
-	deadline := time.Now().Add(limit)
-	for {
-		in.mu.Lock()
-		idle := time.Since(in.last)
-		in.mu.Unlock()
-		if idle >= quiet {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("wait for a quiet path: packets still come after %s", limit)
-		}
-		time.Sleep(quiet - idle)
-	}
 }
 
 func clone(frame []byte) []byte { return append([]byte(nil), frame...) }

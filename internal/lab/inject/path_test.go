@@ -163,3 +163,31 @@ func TestCloseReportsAnInvalidRun(t *testing.T) {
 		t.Error("Close says nothing about a packet that is still held back")
 	}
 }
+
+// Whoever waits for a quiet path waits for plaintext as well, and for what the injector has not read yet.
+func TestQuietWaitsForEveryFrame(t *testing.T) {
+	w := openWires(t)
+	const quiet = 200 * time.Millisecond
+	check(t, w.in.Quiet(quiet, time.Minute))
+	other := mutate(crafted(4, false).frame(), func(f []byte) { f[ethLen+9] = 1 })
+	w.in.mu.Lock() // keeps the injector from reading
+	began := time.Now()
+	err := w.a.send(other)
+	full := false
+	for deadline := began.Add(time.Minute); err == nil && !full && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		full, err = w.in.ports[AtoB].readable()
+	}
+	w.in.mu.Unlock()
+	check(t, err)
+	if !full {
+		t.Fatal("a frame in the socket is not seen")
+	}
+	check(t, w.in.Quiet(quiet, time.Minute))
+	if took := time.Since(began); took < quiet {
+		t.Errorf("the path was called quiet %s after a frame, want %s at least", took, quiet)
+	}
+	if got := w.in.Others(AtoB); got != 1 {
+		t.Errorf("%d frames had come by when the path was quiet, want 1", got)
+	}
+	check(t, w.in.Close())
+}

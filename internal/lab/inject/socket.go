@@ -79,6 +79,21 @@ func (p *port) receive(buf []byte) (n int, err error) {
 	return n, nil
 }
 
+// readable says whether a frame, or an error, is there to be received.
+func (p *port) readable() (bool, error) {
+	fds := []unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return false, fmt.Errorf("look for frames on %s: %w", p.name, err)
+		default:
+			return n > 0, nil
+		}
+	}
+}
+
 // send puts one frame on the interface. The socket waits for nothing: a frame that does not go out
 // at once is an error, not a delay.
 func (p *port) send(frame []byte) error {
