@@ -98,46 +98,35 @@ func (p *planted) clean(t *testing.T, where string, b []byte) {
 	}
 }
 
-// stopped says whether all of a process stands still. A thread obeys the signal only when it leaves the kernel: in the
-// middle of execve(2), say, its stack still moves.
-func stopped(t *testing.T, pid int) bool {
+// halt stops a child and waits until it stands still, all its threads: the signal alone has only been sent. A program
+// that has just been started may still be on its way into memory, and where its stack was when its memory was listed,
+// it need not be when it is read.
+func halt(t *testing.T, pid int) {
 	t.Helper()
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("threads of process %d: %v, %v", pid, files, err)
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
 	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		// The state follows the name, which is in brackets (proc(5)).
-		if at := bytes.LastIndexByte(text, ')'); at < 0 || !bytes.HasPrefix(text[at:], []byte(") T")) {
-			return false
+	var state unix.Siginfo
+	for {
+		switch err := unix.Waitid(unix.P_PID, pid, &state, unix.WSTOPPED, nil); {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			t.Fatalf("wait until process %d stands still: %v", pid, err)
+		default:
+			return
 		}
 	}
-	return true
 }
 
 // memory searches all that a process can read of its own memory, while it stands still.
 func (p *planted) memory(t *testing.T, pid int) (found []string, searched int64) {
 	t.Helper()
-	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	halt(t, pid)
 	defer func() {
 		if err := unix.Kill(pid, unix.SIGCONT); err != nil {
 			t.Error(err)
 		}
 	}()
-	for end := time.Now().Add(patience); !stopped(t, pid); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("process %d does not stop", pid)
-		}
-	}
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		t.Fatal(err)
@@ -220,6 +209,30 @@ func once(t *testing.T, args ...string) []byte {
 	return out
 }
 
+// TestMemorySearch finds a key in the memory of a process that has it in its environment, however soon it looks, and
+// none in one that has not.
+func TestMemorySearch(t *testing.T) {
+	p := &planted{}
+	p.draw(t, 36)
+	for _, holds := range []bool{true, false} {
+		holder := exec.Command("sleep", "600")
+		if holds {
+			holder.Env = append(os.Environ(), "KEY="+hex.EncodeToString(p.keys[0]))
+		}
+		if err := holder.Start(); err != nil {
+			t.Fatal(err)
+		}
+		found, searched := p.memory(t, holder.Process.Pid)
+		if err := holder.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = holder.Wait()
+		if len(found) > 0 != holds || searched == 0 {
+			t.Errorf("holds a key: %v; found %q in %d bytes of memory", holds, found, searched)
+		}
+	}
+}
+
 // TestNoKeyAnywhere plants keys that are known, lets every command that reads SAs read them, and searches all that comes
 // out: what is printed, what is written, also unpacked, and the memory of those that go on.
 func TestNoKeyAnywhere(t *testing.T) {
@@ -228,7 +241,7 @@ func TestNoKeyAnywhere(t *testing.T) {
 	p, dir, gw := &planted{}, t.TempDir(), b.tunnel.B
 	p.plant(t, b, 0xbeef0001)
 
-	// The search finds what is there: in what the kernel tells whoever may ask, and in a process.
+	// The search finds what is there: in what the kernel tells whoever may ask, and in a process (TestMemorySearch).
 	listed, err := gw.Output("xfrm", "state")
 	if err != nil {
 		t.Fatal(err)
@@ -236,19 +249,6 @@ func TestNoKeyAnywhere(t *testing.T) {
 	if len(p.in([]byte(listed))) == 0 {
 		t.Fatal("the kernel does not give the keys, so that nothing is proven by not finding them")
 	}
-	holder := exec.Command("sleep", "600")
-	holder.Env = append(os.Environ(), "KEY="+hex.EncodeToString(p.keys[0]))
-	if err := holder.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if found, _ := p.memory(t, holder.Process.Pid); len(found) == 0 {
-		t.Error("a key in the memory of a process was not found")
-	}
-	if err := holder.Process.Kill(); err != nil {
-		t.Error(err)
-	}
-	_ = holder.Wait()
-
 	const listen = "127.0.0.1:9477"
 	file := func(name string) string { return filepath.Join(dir, name) }
 	running := map[string]*tool{}
