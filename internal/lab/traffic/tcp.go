@@ -40,7 +40,7 @@ type TCP struct {
 	closed bool
 }
 
-// patience bounds what a handshake through a lossy path may take.
+// tcpPatience bounds what a handshake through a lossy path may take.
 const tcpPatience = 60 * time.Second
 
 // OpenTCP connects and begins to read. Buffers are set before the handshake, which settles the window
@@ -58,6 +58,9 @@ func OpenTCP(e TCPEnds) (*TCP, error) {
 		return err
 	})
 	if err == nil {
+		// The client may be connected without the server: its last segment of the handshake can get lost.
+		stop := context.AfterFunc(ctx, func() { t.listener.Close() }) // the error that follows says that it was late
+		defer stop()
 		accepted := make(chan error, 1)
 		go func() {
 			var err error
@@ -73,8 +76,8 @@ func OpenTCP(e TCPEnds) (*TCP, error) {
 		if err != nil {
 			err = errors.Join(err, t.listener.Close())
 			<-accepted
-		} else {
-			err = <-accepted
+		} else if err = <-accepted; err != nil {
+			err = errors.Join(err, t.client.Close(), t.listener.Close())
 		}
 	}
 	if err != nil {
@@ -188,13 +191,18 @@ func (t *TCP) Client() netip.AddrPort { return t.client.LocalAddr().(*net.TCPAdd
 // Server is the reader's address.
 func (t *TCP) Server() netip.AddrPort { return t.client.RemoteAddr().(*net.TCPAddr).AddrPort() }
 
-// Close ends the connection, the client first.
+// Close ends the connection at once, whatever the path lets through: a socket that went on repeating its last segments
+// would keep its namespace alive, with all that is in it, into the tests that follow.
 func (t *TCP) Close() error {
 	t.mu.Lock()
 	t.closed = true
 	t.resume.Broadcast()
 	t.mu.Unlock()
-	err := errors.Join(t.client.Close(), t.server.Close(), t.listener.Close())
+	var err error
+	for _, c := range []net.Conn{t.client, t.server} {
+		err = errors.Join(err, c.(*net.TCPConn).SetLinger(0))
+	}
+	err = errors.Join(err, t.client.Close(), t.server.Close(), t.listener.Close())
 	<-t.done
 	return errors.Join(err, t.err)
 }
