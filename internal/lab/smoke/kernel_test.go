@@ -4,6 +4,7 @@ package smoke
 
 import (
 	"fmt"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -53,7 +54,7 @@ const (
 func namespace(t *testing.T) *tunnel.Namespace {
 	t.Helper()
 	tunnel.Need(t)
-	ns, err := tunnel.OpenNamespace("smoke")
+	ns, err := tunnel.OpenNamespace(fmt.Sprintf("smoke%d", os.Getpid()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -82,7 +83,7 @@ func compare(t *testing.T, n *tunnel.Namespace, c *xfrm.Client, count int) []led
 
 func TestDumpEqualsIP(t *testing.T) {
 	tunnel.Need(t)
-	n, err := tunnel.OpenNamespace("xfrmproof")
+	n, err := tunnel.OpenNamespace(fmt.Sprintf("xfrmproof%d", os.Getpid()))
 	check(t, err)
 	t.Cleanup(func() {
 		if err := n.Close(); err != nil {
@@ -295,7 +296,7 @@ func TestEnds(t *testing.T) {
 // TestManyEnds: a thousand SAs come, carry a number each and go; every one is reported.
 func TestManyEnds(t *testing.T) {
 	tunnel.Need(t)
-	n, err := tunnel.OpenNamespace("xfrmproofmany")
+	n, err := tunnel.OpenNamespace(fmt.Sprintf("xfrmproofmany%d", os.Getpid()))
 	check(t, err)
 	t.Cleanup(func() {
 		if err := n.Close(); err != nil {
