@@ -96,5 +96,8 @@ func router(t *testing.T) (from, router *tunnel.Namespace) {
 		"route add 198.51.100.0/24 via 203.0.113.1"))
 	check(t, from.IP("route add default via 192.0.2.2"))
 	check(t, router.Sysctl("ipv4/ip_forward", "1"))
+	check(t, from.WaitUp("v0"))
+	check(t, router.WaitUp("v1"))
+	check(t, router.WaitUp("v2"))
 	return from, router
 }
