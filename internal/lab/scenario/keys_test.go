@@ -325,19 +325,7 @@ func TestNoCore(t *testing.T) {
 	tunnel.Need(t)
 	b := raise(t, tunnel.Options{}, func(*tunnel.Tunnel) error { return nil }, nil)
 	dir := t.TempDir()
-	const setting = "/proc/sys/kernel/core_pattern"
-	before, err := os.ReadFile(setting)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(setting, []byte(filepath.Join(dir, "core.%p")), 0); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.WriteFile(setting, before, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	machineSetting(t, "kernel/core_pattern", filepath.Join(dir, "core.%p"))
 	ready := filepath.Join(dir, "ready")
 	abort := func(script string, args ...string) (core bool) {
 		cmd := exec.Command("sh", append([]string{"-c", "ulimit -c unlimited; " + script, "sh"}, args...)...)

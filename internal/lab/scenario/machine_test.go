@@ -15,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"xfrmscope/internal/lab/inject"
 	"xfrmscope/internal/lab/tunnel"
@@ -109,20 +108,6 @@ func softnet(t *testing.T) (dropped, squeezed int64) {
 		}
 	}
 	return dropped, squeezed
-}
-
-// finishLossy is finish for a run in which this host's devices are meant to lose packets.
-func (b *bench) finishLossy() observation {
-	b.t.Helper()
-	b.settle()
-	time.Sleep(horizon)
-	var o observation
-	o.report, o.exit = b.tool.finish(b.t)
-	o.stat = b.moved()
-	if err := b.path.Err(); err != nil {
-		b.t.Fatal(err)
-	}
-	return o
 }
 
 // link picks a device of the report by name.
