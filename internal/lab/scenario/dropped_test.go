@@ -70,15 +70,8 @@ func left(t *testing.T, what string, pid int, caps ...int) {
 // kernel.unprivileged_bpf_disabled says.
 func readsMapsFreely(t *testing.T) bool {
 	t.Helper()
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		t.Fatal(err)
-	}
-	var major, minor int
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
-		t.Fatal(err)
-	}
-	return major > 5 || major == 5 && minor >= 19
+	t.Helper()
+	return kernelSince(t, 5, 19)
 }
 
 // TestPrivilegesDropped looks at a diagnosis from outside once it says that it is ready: it has the capabilities that

@@ -48,13 +48,6 @@ func (b *bench) connect(pair int, port uint16, receive int) *traffic.TCP {
 	return c
 }
 
-func (b *bench) must(err error) {
-	b.t.Helper()
-	if err != nil {
-		b.t.Fatal(err)
-	}
-}
-
 // TestReceiveWindow runs four connections of forwarded TCP, each through its own SA pair: a reader that
 // stops, a lossy path, a reader that stops for a moment at the end, and a sender with little to say.
 func TestReceiveWindow(t *testing.T) {

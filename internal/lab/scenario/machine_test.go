@@ -16,6 +16,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"xfrmscope/internal/lab/inject"
 	"xfrmscope/internal/lab/tunnel"
 )
@@ -34,6 +36,21 @@ func command(t *testing.T, ns *tunnel.Namespace, line string) []byte {
 		t.Fatalf("%s in %s: %v: %s", line, ns.Name, err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return stdout.Bytes()
+}
+
+// kernelSince says whether the running kernel is of this version or a later one.
+func kernelSince(t *testing.T, major, minor int) bool {
+	t.Helper()
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	var is, sub int
+	release := unix.ByteSliceToString(u.Release[:])
+	if _, err := fmt.Sscanf(release, "%d.%d", &is, &sub); err != nil {
+		t.Fatalf("read the kernel's version %q: %v", release, err)
+	}
+	return is > major || is == major && sub >= minor
 }
 
 // machineSetting changes a setting of the whole machine for the time of a test.

@@ -126,14 +126,6 @@ func inside(ns *tunnel.Namespace, args ...string) error {
 	})
 }
 
-// must ends the test where what it is built on fails.
-func (p *pmtuBench) must(err error) {
-	p.t.Helper()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-}
-
 // narrowPath gives the link from the router to gateway A a smaller MTU.
 func (p *pmtuBench) narrowPath() {
 	p.t.Helper()

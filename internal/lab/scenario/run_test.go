@@ -91,6 +91,14 @@ func (b *bench) as(t *testing.T) *bench {
 	return &c
 }
 
+// must ends the test where what it is built on fails.
+func (b *bench) must(err error) {
+	b.t.Helper()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 func (b *bench) closing(what string, close func() error) {
 	b.t.Cleanup(func() {
 		if err := close(); err != nil {

@@ -110,13 +110,6 @@ func (d *daemons) scenario(name string, o sides, steps func(d *daemons), check f
 	})
 }
 
-func (d *daemons) must(err error) {
-	d.t.Helper()
-	if err != nil {
-		d.t.Fatal(err)
-	}
-}
-
 // both sends datagrams both ways in turn.
 func (d *daemons) both(packets int, gap time.Duration) {
 	d.t.Helper()
