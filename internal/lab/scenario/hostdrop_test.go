@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"xfrmscope/internal/lab/inject"
+	"xfrmscope/internal/lab/swan"
 	"xfrmscope/internal/lab/tunnel"
 )
 
@@ -190,7 +191,10 @@ func TestLocalDrops(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.send(back, 3)
-	time.Sleep(time.Second)
+	b.must(swan.Until("the end of the search for the next hop", func() (bool, error) {
+		out, err := b.tunnel.B.Output("neigh", "show", b.tunnel.A.Outer.String(), "dev", tunnel.WAN)
+		return strings.Contains(out, "FAILED"), err
+	}))
 	if err := b.tunnel.B.IP(fmt.Sprintf("neigh replace %s lladdr %s nud permanent dev %s", b.tunnel.A.Outer, b.tunnel.A.MAC, tunnel.WAN)); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"xfrmscope/internal/lab/swan"
 	"xfrmscope/internal/lab/tunnel"
 )
 
@@ -46,14 +47,14 @@ func TestPMTUGateway(t *testing.T) {
 	p.datagrams(tn.BtoA[1], linkMTU, untold, true, 20*time.Millisecond)
 	p.datagrams(tn.BtoA[2], linkMTU, cut, false, 5*time.Millisecond)
 	p.datagrams(tn.BtoA[3], innerMTU, 25, true, 5*time.Millisecond)
-	diff(t, "octets of a transfer that arrived", 100000, p.transfer(tn.BtoA[3], 100000, 20*time.Second))
+	diff(t, "octets of a transfer that arrived", 100000, p.transfer(tn.BtoA[3], 100000, patience))
 
 	p.datagrams(tn.AtoB[1], linkMTU, whole, false, 5*time.Millisecond)
 	time.Sleep(calm)
 	p.nft(tn.Path, "add table ip torn", "add chain ip torn forward { type filter hook forward priority 0; }",
 		"add rule ip torn forward ip protocol esp ip frag-off & 0x1fff != 0 counter drop")
 	p.datagrams(tn.AtoB[0], linkMTU, torn, false, 5*time.Millisecond)
-	time.Sleep(3 * time.Second)
+	p.must(swan.Until("the end of reassembly", func() (bool, error) { return p.rose(b, "Ip.ReasmFails") >= torn, nil }))
 	o := p.finish()
 
 	told := o.events("tell_sender")
@@ -102,7 +103,7 @@ func TestPMTUPath(t *testing.T) {
 		t.Run(fmt.Sprintf("v%d UDP %v", max(4, tc.options.Family), tc.options.UDP), func(t *testing.T) {
 			p := openPMTU(t, tc.options)
 			p.narrowPath()
-			diff(t, "octets that arrived", 200000, p.transfer(p.sa, 200000, 20*time.Second))
+			diff(t, "octets that arrived", 200000, p.transfer(p.sa, 200000, patience))
 			o := p.finish()
 			p.checkTold(o, tc.inner)
 			diff(t, "paths", []pmtuPath{{SPI: name(p.sa.SPI), LinkMTU: linkMTU, RouteMTU: narrow, PathMTU: narrow, ToldMTU: narrow,
@@ -188,7 +189,7 @@ func TestMTUBlackHole(t *testing.T) {
 		for _, command := range o.commands(t, "mtu-black-hole", "nftables") {
 			p.must(inside(p.tunnel.B.Namespace, "sh", "-c", command))
 		}
-		diff(t, "octets that arrive once the MSS is clamped", 100000, p.transfer(p.sa, 100000, 20*time.Second))
+		diff(t, "octets that arrive once the MSS is clamped", 100000, p.transfer(p.sa, 100000, patience))
 	})
 }
 

@@ -62,11 +62,14 @@ func (m *Terminal) Keys(names ...string) {
 	}
 }
 
+// patience bounds what an emulated machine may take to draw a screen.
+const patience = 2 * time.Minute
+
 // Await waits until everything that is asked for is on the screen, and returns the screen.
 func (m *Terminal) Await(patterns ...string) string {
 	m.t.Helper()
 	var screen, missing string
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		screen, missing = m.Tmux("capture-pane", "-p", "-t", "w"), ""
 		for _, p := range patterns {
 			if !regexp.MustCompile(p).MatchString(screen) {
