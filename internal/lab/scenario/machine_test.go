@@ -296,13 +296,11 @@ func TestGROHidesESP(t *testing.T) {
 	diff(t, "datagrams delivered", 140, distinct)
 	got := o.find(t, s.SPI, "in")
 	diff(t, "decapsulated", int64(140), *got.Ledger.Decapsulated)
-	if *got.Ledger.Arrivals == 140 {
-		// Before 5.13 a veth polls only with an XDP program on it.
-		t.Log("this kernel's veth has no GRO of its own: the hook saw everything")
-		o.checkFindings(t)
-		return
+	arrived, findings := int64(40), []string{"offload-hides-esp " + name(s.SPI)}
+	if !kernelSince(t, 5, 13) { // a veth polls only with an XDP program on it, so that the hook sees everything
+		arrived, findings = 140, nil
 	}
-	diff(t, "arrivals", int64(40), *got.Ledger.Arrivals)
-	o.checkFindings(t, "offload-hides-esp "+name(s.SPI))
+	diff(t, "arrivals", arrived, *got.Ledger.Arrivals)
+	o.checkFindings(t, findings...)
 	o.checkSelf(t)
 }
