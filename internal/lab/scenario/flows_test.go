@@ -121,12 +121,12 @@ func TestLostBeforeTunnel(t *testing.T) {
 	b.fitHosts()
 	// One packet, one segment: the firewall counts packets.
 	b.must(b.tunnel.A.Host.IP(fmt.Sprintf("link set %s gso_max_segs 1", tunnel.LAN)))
-	b.runAt(b.tunnel.A, "nft", "", "add table ip t; add chain ip t f { type filter hook forward priority 0; }; "+
+	b.runAt(b.tunnel.A.Namespace, "nft", "", "add table ip t; add chain ip t f { type filter hook forward priority 0; }; "+
 		"add rule ip t f tcp dport 5001 ip length > 1000 numgen inc mod 60 < 4 counter drop comment \"lan\"")
 	c := b.connect(0, 5001, 0)
 	b.must(c.Write(bulk))
 	b.must(c.Await(bulk, patience))
-	dropped := b.nftCounters(b.tunnel.A)["lan"]
+	dropped := b.nftCounters(b.tunnel.A.Namespace)["lan"]
 	o := b.finish()
 	sender, _ := o.flow(t, c)
 	// A repeated segment that is dropped as well leaves no new gap.

@@ -71,7 +71,7 @@ func TestHostDrops(t *testing.T) {
 		})
 	}
 	b.settle()
-	counted := b.nftCounters(b.tunnel.B)
+	counted := b.nftCounters(b.tunnel.B.Namespace)
 	o := b.finish()
 	diff(t, "packets that nftables dropped", map[string]int64{"esp-in": 15, "inner": 12, "esp-out": 20, "esp-pre": 30, "plain": 0, "other": 0}, counted)
 
@@ -124,13 +124,13 @@ func TestHostDrops(t *testing.T) {
 // run runs a command in gateway B.
 func (b *bench) run(name, in string, args ...string) string {
 	b.t.Helper()
-	return b.runAt(b.tunnel.B, name, in, args...)
+	return b.runAt(b.tunnel.B.Namespace, name, in, args...)
 }
 
-func (b *bench) runAt(g *tunnel.Gateway, name, in string, args ...string) string {
+func (b *bench) runAt(ns *tunnel.Namespace, name, in string, args ...string) string {
 	b.t.Helper()
 	var stdout, stderr bytes.Buffer
-	err := g.Do(func() error {
+	err := ns.Do(func() error {
 		cmd := exec.Command(name, args...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(in), &stdout, &stderr
 		return cmd.Run()
@@ -144,10 +144,10 @@ func (b *bench) runAt(g *tunnel.Gateway, name, in string, args ...string) string
 var nftCounterPattern = regexp.MustCompile(`counter packets (\d+) bytes \d+ drop comment "([a-z-]+)"`)
 
 // nftCounters reads the counters of the rules that have a comment.
-func (b *bench) nftCounters(g *tunnel.Gateway) map[string]int64 {
+func (b *bench) nftCounters(ns *tunnel.Namespace) map[string]int64 {
 	b.t.Helper()
 	out := map[string]int64{}
-	for _, m := range nftCounterPattern.FindAllStringSubmatch(b.runAt(g, "nft", "", "list", "ruleset"), -1) {
+	for _, m := range nftCounterPattern.FindAllStringSubmatch(b.runAt(ns, "nft", "", "list", "ruleset"), -1) {
 		n, err := strconv.ParseInt(m[1], 10, 64)
 		if err != nil {
 			b.t.Fatal(err)
@@ -208,7 +208,7 @@ func TestLocalDrops(t *testing.T) {
 	if err := b.tunnel.B.IP("route del " + b.tunnel.A.Outer.String() + "/32 dev lo"); err != nil {
 		t.Fatal(err)
 	}
-	diff(t, "packets that nftables dropped", map[string]int64{"inner": 30, "ike": 7}, b.nftCounters(b.tunnel.B))
+	diff(t, "packets that nftables dropped", map[string]int64{"inner": 30, "ike": 7}, b.nftCounters(b.tunnel.B.Namespace))
 	o := b.finish()
 	values := func(in bins) []int64 {
 		return []int64{*in.Arrivals, *in.LostInHost, *in.Decapsulated, *in.InnerDropped, *in.Delivered, *in.Unattributed}
@@ -274,7 +274,7 @@ func TestHostDropsInUDP(t *testing.T) {
 	b.send(there, 60)
 	b.send(back, 60)
 	b.settle()
-	diff(t, "packets that nftables dropped", map[string]int64{"in": 15, "out": 12, "other": 0}, b.nftCounters(b.tunnel.B))
+	diff(t, "packets that nftables dropped", map[string]int64{"in": 15, "out": 12, "other": 0}, b.nftCounters(b.tunnel.B.Namespace))
 	o := b.finish()
 	in, out := o.find(t, there.SPI, "in").Ledger, o.find(t, back.SPI, "out").Ledger
 	diff(t, "arrived, lost in host, decapsulated, inner path, delivered, unattributed", []int64{60, 15, 45, 0, 45, 0},

@@ -15,10 +15,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"xfrmscope/internal/lab/inject"
+	"xfrmscope/internal/lab/swan"
 	"xfrmscope/internal/lab/tunnel"
 )
 
@@ -208,10 +210,17 @@ func TestQueueAndDevice(t *testing.T) {
 func (b *bench) burst(s tunnel.SA, packets int) {
 	b.t.Helper()
 	command(b.t, b.tunnel.Path, "tc qdisc replace dev "+tunnel.PathB+" root plug limit 1000000")
+	left := func() uint64 { // those that the backlog has no room for are dropped by the cable's end
+		c, err := b.tunnel.Path.Link(tunnel.PathB)
+		b.must(err)
+		return c.TxPackets + c.TxDropped
+	}
+	before := left()
 	b.send(s, packets)
 	b.settle()
 	command(b.t, b.tunnel.Path, "tc qdisc change dev "+tunnel.PathB+" root plug release_indefinite")
-	b.settle()
+	b.must(swan.Until("the burst", func() (bool, error) { return left()-before >= uint64(packets), nil }))
+	time.Sleep(calm) // and gateway B takes them out of its backlog
 }
 
 // TestBacklog overflows the backlog of gateway B's CPU. The hook stands behind it, so that the numbers
