@@ -28,7 +28,13 @@ func (in *Injector) Quiet(quiet, limit time.Duration) error {
 func (in *Injector) idle() (since time.Duration, waiting bool, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.err != nil { // who reads no more leaves the sockets full
+		return 0, false, in.err
+	}
 	for _, p := range in.ports {
+		if p == nil { // closed
+			continue
+		}
 		full, err := p.readable()
 		if err != nil {
 			return 0, false, err
