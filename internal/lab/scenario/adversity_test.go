@@ -57,9 +57,7 @@ func TestReaderStopped(t *testing.T) {
 	s := b.tunnel.AtoB[0]
 	b.send(s, 10)
 	b.settle()
-	if err := b.tool.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	halt(t, b.tool.cmd.Process.Pid)
 	b.send(s, 60)
 	step(time.Hour)
 	t.Cleanup(func() { step(time.Hour) })
