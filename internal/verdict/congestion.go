@@ -141,13 +141,14 @@ func delayEvidence(t *talk) []Evidence {
 }
 
 // Bounds of what is called a rate limit: how long it was seen at work, how even the rate was that it
-// let pass, and how much what was sent varied where even distances do not prove it.
+// let pass, and, where even distances do not prove it, how much what was sent varied, by itself and against what
+// passed. What passes of random loss varies at least as much as what was sent.
 const (
 	policingIntervals = 6
 	policingLost      = 20
 	flatSpread        = 0.15
-	flatterSpread     = 0.05
 	variedSpread      = 0.1
+	steadierBy        = 2
 	limitMargin       = 1.15
 )
 
@@ -167,9 +168,9 @@ func policingSuspected(r *ledger.Report) []Finding {
 			float64(w.CleanRateMax) > limitMargin*passed.Mean {
 			continue
 		}
-		regular := lossPattern(sa, lost) == patternRegular && passed.Deviation <= flatSpread*passed.Mean
-		capped := passed.Deviation <= flatterSpread*passed.Mean && sent.Deviation >= variedSpread*sent.Mean
-		if !regular && !capped {
+		varied := sent.Deviation / sent.Mean
+		capped := varied >= variedSpread && passed.Deviation/passed.Mean <= varied/steadierBy
+		if passed.Deviation > flatSpread*passed.Mean || lossPattern(sa, lost) != patternRegular && !capped {
 			continue
 		}
 		bytes := float64(w.Bytes) / float64(w.Packets)

@@ -125,7 +125,7 @@ func TestLossPatterns(t *testing.T) {
 // is as regular, and no rate limit.
 func TestPolicing(t *testing.T) {
 	tunnel.Need(t)
-	const limited, regular, rate = 1201, 300, 100
+	const limited, regular, rate = 1601, 300, 120
 	b := open(t, tunnel.Options{Pairs: 2}, []inject.Rule{
 		{SPI: tunnel.FirstSPIAtoB + 1, Action: inject.Drop, Seqs: inject.Every(5, regular-5, 5)},
 	})
@@ -134,7 +134,7 @@ func TestPolicing(t *testing.T) {
 	b.path.Police(inject.AtoB, s.SPI, rate)
 	// Now fast, now slow, and always faster than the limit.
 	for i := range (limited - 1) / 100 {
-		if err := b.flows[s.SPI].Send(100, pace*time.Duration(1+i/2%2*4)); err != nil {
+		if err := b.flows[s.SPI].Send(100, pace*time.Duration(1+i/2%2*2)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -114,6 +114,14 @@ var wireScenarios = []Scenario{
 		gaps(sa, 100, 1, 10, 9)
 		rates(sa, 20, 900, 20, 1400, 400, 850)
 	}), Want: []verdict.ID{verdict.PolicingSuspected}, Folded: []verdict.ID{verdict.PathLoss}, Grade: verdict.Critical, Sure: 0.6},
+	{Name: "policed slowly, unsteady sender", Prepare: inbound(32, false, func(sa *ledgertest.SA) {
+		gaps(sa, 100, 1, 10, 9)
+		rates(sa, 20, 118, 12, 250, 52, 110) // so few packets an interval that one more or less shows
+	}), Want: []verdict.ID{verdict.PolicingSuspected}, Folded: []verdict.ID{verdict.PathLoss}, Grade: verdict.Critical, Sure: 0.6},
+	{Name: "random loss of an unsteady sender is no policing", Prepare: inbound(32, false, func(sa *ledgertest.SA) {
+		gaps(sa, 100, 1, 10, 9)
+		rates(sa, 20, 900, 120, 1000, 140, 0)
+	}), Want: []verdict.ID{verdict.PathLoss}, Grade: verdict.Critical, Sure: 0.95},
 	{Name: "regular loss for a moment is no policing", Prepare: inbound(32, false, func(sa *ledgertest.SA) {
 		gaps(sa, 100, 1, 10, 1)
 		rates(sa, 2, 900, 20, 1000, 20, 0)
