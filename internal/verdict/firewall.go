@@ -92,25 +92,43 @@ func (l *losses) subject() Subject {
 	return s
 }
 
-// of is how many packets there were to lose.
-func (l *losses) of() int64 {
+// of is how many packets there were to lose, where that was observed.
+func (l *losses) of() (n int64, known bool) {
 	if l.sa == nil {
-		return l.packets
+		return 0, false
 	}
 	in, out := l.sa.Ledger.In, l.sa.Ledger.Out
-	var n *int64
+	var bin *int64
 	switch {
 	case in != nil && l.drops[0].Stage == ledger.AfterDecap:
-		n = in.Decapsulated
+		bin = in.Decapsulated
 	case in != nil:
-		n = in.Arrivals
+		bin = in.Arrivals
 	case out != nil:
-		n = out.Encapsulated
+		bin = out.Encapsulated
 	}
-	if n == nil {
-		return l.packets
+	if bin == nil {
+		return 0, false
 	}
-	return max(*n, l.packets)
+	return max(*bin, l.packets), true
+}
+
+// count writes how many were lost, and of how many.
+func (l *losses) count() string {
+	n, known := l.of()
+	if !known {
+		return packets(l.packets)
+	}
+	return fmt.Sprintf("%s of %d (%s)", packets(l.packets), n, share(l.packets, n))
+}
+
+// graded is a warning where it is not known what part was lost.
+func (l *losses) graded(by func(lost, of int64) Severity) Severity {
+	n, known := l.of()
+	if !known {
+		return Warning
+	}
+	return by(l.packets, n)
 }
 
 // evidence lists the drops by place, and the bin that they fill.

@@ -21,11 +21,11 @@ func firewallDrop(r *ledger.Report) []Finding {
 			ID: FirewallDrop, Severity: firewallSeverity(&l, known), Confidence: l.sure(r), Subject: l.subject(),
 			Evidence: l.evidence(), Remedy: firewallRemedies(&l, peer.String()),
 		}
-		f.Summary = fmt.Sprintf("Netfilter on this host dropped %s of %d (%s): %s, at the %s.",
-			packets(l.packets), l.of(), share(l.packets, l.of()), l.whose(), hooksOf(&l))
-		if l.sa == nil || !known {
-			f.Summary = fmt.Sprintf("Netfilter on this host dropped %s: %s, at the %s.", packets(l.packets), l.whose(), hooksOf(&l))
+		count := l.count()
+		if !known {
+			count = packets(l.packets)
 		}
+		f.Summary = fmt.Sprintf("Netfilter on this host dropped %s: %s, at the %s.", count, l.whose(), hooksOf(&l))
 		if !known && d.Direction == ledger.In {
 			f.Summary += " This host has no SA and no policy with that peer, so this may be what the firewall is for."
 		}
@@ -42,18 +42,24 @@ func firewallDrop(r *ledger.Report) []Finding {
 func firewallSeverity(l *losses, known bool) Severity {
 	d := &l.drops[0]
 	switch {
-	case d.Stage == ledger.AfterDecap && l.packets >= l.of():
-		return Critical
-	case d.Stage == ledger.AfterDecap && l.packets*2 >= l.of():
-		return Warning
 	case d.Stage == ledger.AfterDecap:
-		return Info
+		return l.graded(refusedSeverity)
 	case d.Direction == ledger.In && !known:
 		return Info
 	case d.Stage == ledger.IKEPacket || d.Stage == ledger.Keepalive:
 		return Warning
 	}
-	return lossSeverity(l.packets, l.of())
+	return l.graded(lossSeverity)
+}
+
+func refusedSeverity(lost, of int64) Severity {
+	switch {
+	case lost >= of:
+		return Critical
+	case lost*2 >= of:
+		return Warning
+	}
+	return Info
 }
 
 func hooksOf(l *losses) string {

@@ -32,3 +32,22 @@ func TestSuspects(t *testing.T) {
 		}
 	}
 }
+
+// TestLossesOfUnknownWhole: where it was not observed how many packets there were, none of them is called a part.
+func TestLossesOfUnknownWhole(t *testing.T) {
+	drops := []ledger.Drop{{Stage: ledger.BeforeXfrm, Packets: 40}}
+	for _, c := range []struct {
+		arrivals *int64
+		text     string
+		severity Severity
+	}{
+		{nil, "40 packets", Warning},
+		{new(int64(400)), "40 packets of 400 (10.0 %)", Critical},
+		{new(int64(400000)), "40 packets of 400000 (0.01 %)", Warning},
+	} {
+		l := losses{drops: drops, packets: 40, sa: &ledger.SA{Ledger: ledger.Bins{In: &ledger.Inbound{Arrivals: c.arrivals}}}}
+		if l.count() != c.text || l.graded(lossSeverity) != c.severity {
+			t.Errorf("%q, %v; want %q, %v", l.count(), l.graded(lossSeverity), c.text, c.severity)
+		}
+	}
+}

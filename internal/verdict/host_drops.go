@@ -45,9 +45,9 @@ func rpFilterDrop(r *ledger.Report) []Finding {
 		}
 		d := &l.drops[0]
 		f := Finding{
-			ID: RPFilterDrop, Severity: lossSeverity(l.packets, l.of()), Confidence: l.sure(r), Subject: l.subject(), Evidence: l.evidence(),
-			Summary: fmt.Sprintf("The reverse path filter dropped %s of %d (%s): %s. The route back to %s does not lead through the interface where they arrive (%d).",
-				packets(l.packets), l.of(), share(l.packets, l.of()), l.whose(), d.Src, d.Ifindex),
+			ID: RPFilterDrop, Severity: l.graded(lossSeverity), Confidence: l.sure(r), Subject: l.subject(), Evidence: l.evidence(),
+			Summary: fmt.Sprintf("The reverse path filter dropped %s: %s. The route back to %s does not lead through the interface where they arrive (%d).",
+				l.count(), l.whose(), d.Src, d.Ifindex),
 			Remedy: []Remedy{
 				{For: forHost, Text: "Route the peer through the interface that its packets come by. Where the ways there and back differ on purpose, filter loosely on that interface; " +
 					"the stricter of the interface's setting and \"all\" holds.",
@@ -76,16 +76,10 @@ func rpFilterDrop(r *ledger.Report) []Finding {
 func noRouteAfterDecap(r *ledger.Report) []Finding {
 	var out []Finding
 	for _, l := range lost(r, func(d *ledger.Drop) bool { return d.Stage == ledger.AfterDecap && d.Place == ledger.PlaceRoute }) {
-		severity := Warning
-		if l.packets >= l.of() || l.packets >= 10 && l.packets*2 >= l.of() {
-			severity = Critical
-		} else if l.packets*100 < l.of() {
-			severity = Info
-		}
 		out = append(out, Finding{
-			ID: NoRouteAfterDecap, Severity: severity, Confidence: l.sure(r), Subject: l.subject(), Evidence: l.evidence(),
-			Summary: fmt.Sprintf("%s of %d (%s) were decrypted and then found no route: %s. The route is missing, a blackhole or unreachable, or this host does not forward.",
-				packets(l.packets), l.of(), share(l.packets, l.of()), l.whose()),
+			ID: NoRouteAfterDecap, Severity: l.graded(noRouteSeverity), Confidence: l.sure(r), Subject: l.subject(), Evidence: l.evidence(),
+			Summary: fmt.Sprintf("%s were decrypted and then found no route: %s. The route is missing, a blackhole or unreachable, or this host does not forward.",
+				l.count(), l.whose()),
 			Remedy: []Remedy{
 				{For: forIproute2, Text: "See what the addresses inside the tunnel resolve to, with the interface that the packets came by, and whether forwarding is on there.",
 					Commands: []string{
@@ -104,6 +98,16 @@ func noRouteAfterDecap(r *ledger.Report) []Finding {
 	return out
 }
 
+func noRouteSeverity(lost, of int64) Severity {
+	switch {
+	case lost >= of, lost >= 10 && lost*2 >= of:
+		return Critical
+	case lost*100 < of:
+		return Info
+	}
+	return Warning
+}
+
 func egressDrop(r *ledger.Report) []Finding {
 	var out []Finding
 	for _, l := range lost(r, func(d *ledger.Drop) bool { return d.Stage == ledger.AtEgress && d.Place != ledger.PlaceNetfilter }) {
@@ -111,9 +115,9 @@ func egressDrop(r *ledger.Report) []Finding {
 			continue // passing through: not this host's tunnel
 		}
 		out = append(out, Finding{
-			ID: EgressDrop, Severity: pathSeverity(l.packets, l.of()), Confidence: l.sure(r), Subject: l.subject(), Evidence: l.evidence(),
-			Summary: fmt.Sprintf("%s of %d (%s) of SA %s to %s were encrypted and never left this host: %s.",
-				packets(l.packets), l.of(), share(l.packets, l.of()), l.sa.SPI, l.sa.Dst, placesOf(&l)),
+			ID: EgressDrop, Severity: l.graded(pathSeverity), Confidence: l.sure(r), Subject: l.subject(), Evidence: l.evidence(),
+			Summary: fmt.Sprintf("%s of SA %s to %s were encrypted and never left this host: %s.",
+				l.count(), l.sa.SPI, l.sa.Dst, placesOf(&l)),
 			Remedy: placeRemedies(&l),
 		})
 	}
@@ -130,9 +134,9 @@ func hostIngressDrop(r *ledger.Report) []Finding {
 			continue
 		}
 		f := Finding{
-			ID: HostIngressDrop, Severity: pathSeverity(l.packets, l.of()), Confidence: l.sure(r), Subject: l.subject(), Evidence: l.evidence(),
-			Summary: fmt.Sprintf("%s of %d (%s) arrived and never reached xfrm: %s; %s.",
-				packets(l.packets), l.of(), share(l.packets, l.of()), l.whose(), placesOf(&l)),
+			ID: HostIngressDrop, Severity: l.graded(pathSeverity), Confidence: l.sure(r), Subject: l.subject(), Evidence: l.evidence(),
+			Summary: fmt.Sprintf("%s arrived and never reached xfrm: %s; %s.",
+				l.count(), l.whose(), placesOf(&l)),
 			Remedy: placeRemedies(&l),
 		}
 		// What was dropped in front of the wire hook is missing there, and looks lost on the path.
@@ -154,14 +158,14 @@ func decryptedPacketDropped(r *ledger.Report) []Finding {
 	}
 	var out []Finding
 	for _, l := range lost(r, about) {
-		severity := pathSeverity(l.packets, l.of())
+		severity := l.graded(pathSeverity)
 		if !slices.ContainsFunc(l.drops, func(d ledger.Drop) bool { return !expected(&d) }) {
 			severity = Info
 		}
 		out = append(out, Finding{
 			ID: DecryptedPacketDropped, Severity: severity, Confidence: l.sure(r), Subject: l.subject(), Evidence: l.evidence(),
-			Summary: fmt.Sprintf("%s of %d (%s) were decrypted and then dropped: %s; %s.",
-				packets(l.packets), l.of(), share(l.packets, l.of()), l.whose(), placesOf(&l)),
+			Summary: fmt.Sprintf("%s were decrypted and then dropped: %s; %s.",
+				l.count(), l.whose(), placesOf(&l)),
 			Remedy: placeRemedies(&l),
 		})
 	}
