@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,8 +33,12 @@ type output struct {
 	kept    []string // numbered files that are there
 	written []uint64 // packets by interface, over all files
 	inFile  []uint64 // the same, of this file
-	done    []File
+	done    []File   // the newest that are finished
+	ended   int      // all that are finished
 }
+
+// listed is how many finished files are told of one by one: a capture may go on without end.
+const listed = 100
 
 // iface is one interface of the files.
 type iface struct {
@@ -183,7 +188,11 @@ func (f *output) close(now time.Time, counts []places) error {
 	if f.opts.Failed != nil && errors.Join(errs...) != nil {
 		return errors.Join(errs...)
 	}
+	f.ended++
 	f.done = append(f.done, f.current)
+	if len(f.done) > listed {
+		f.done = slices.Delete(f.done, 0, 1)
+	}
 	if f.opts.Wrote != nil {
 		f.opts.Wrote(f.current)
 	}

@@ -106,7 +106,8 @@ const StatsSchema = "xfrmscope-capture/1"
 // Stats are what was seen and lost, by interface of the files.
 type Stats struct {
 	Schema     string           `json:"schema"`
-	Files      []File           `json:"files"`
+	Files      []File           `json:"files"`         // the newest 100
+	Ended      int              `json:"files_written"` // all of them
 	Interfaces []InterfaceStats `json:"interfaces"`
 	Evicted    uint64           `json:"evicted"`    // packets that made room for others in memory, unwritten
 	Suppressed uint64           `json:"not_losses"` // freed packets that the kernel was done with, and that were left out

@@ -367,7 +367,7 @@ func (r *Recorder) counts() []places {
 func (r *Recorder) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Stats{Schema: StatsSchema, Files: slices.Clone(r.out.done), Evicted: r.evicted, Suppressed: r.suppressed, Interfaces: []InterfaceStats{}}
+	s := Stats{Schema: StatsSchema, Files: slices.Clone(r.out.done), Ended: r.out.ended, Evicted: r.evicted, Suppressed: r.suppressed, Interfaces: []InterfaceStats{}}
 	if s.Files == nil {
 		s.Files = []File{}
 	}

@@ -331,3 +331,25 @@ func TestFileIsPrivate(t *testing.T) {
 		t.Errorf("%v, %v", info, err)
 	}
 }
+
+// TestEndlessRotation: a capture that goes on without end tells of its newest files and counts the others.
+func TestEndlessRotation(t *testing.T) {
+	r := newRig(t, Options{Rotate: time.Second, Files: 3})
+	const all = listed + 7
+	for n := 1; n < all; n++ {
+		now := time.Now()
+		if err := errors.Join(r.out.close(now, r.counts()), r.out.open(now, "", r.counts())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.finish(); err != nil {
+		t.Fatal(err)
+	}
+	s := r.Stats()
+	if len(s.Files) != listed || s.Ended != all || s.Files[listed-1].Name != r.opts.name(all) || s.Files[0].Name != r.opts.name(all-listed+1) {
+		t.Errorf("%d files are listed, from %s to %s, of %d; want %d of %d", len(s.Files), s.Files[0].Name, s.Files[len(s.Files)-1].Name, s.Ended, listed, all)
+	}
+	if there, err := filepath.Glob(filepath.Join(r.dir, "*.pcapng")); err != nil || len(there) != 3 {
+		t.Errorf("%d files are there, want 3 (%v)", len(there), err)
+	}
+}
