@@ -45,10 +45,15 @@ func (e *statusError) Error() string { return fmt.Sprintf("exit status %d", e.st
 // errFindings ends a command that did its work and found something: exit 1, nothing printed.
 var errFindings = errors.New("findings")
 
-// Main runs one command and returns its exit code. The first SIGINT or SIGTERM ends the observation
+// Main runs one command and returns its exit code. The first SIGINT, SIGTERM or SIGHUP ends the observation
 // and still reports; a second one ends the program.
 func Main(args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	// Started by nohup, a command outlives its terminal.
+	if !signal.Ignored(syscall.SIGHUP) {
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 

@@ -50,7 +50,7 @@ It listens on loopback only. To be scraped over a network, name an address with 
 With --trigger, a finding that begins takes a capture (which has the 30 seconds before as well: packets are
 copied into memory all the time then, headers only) or a recording of the time after.
 
-/-/healthy says that the process answers, /-/ready that its figures are fresh. SIGTERM and Ctrl-C end
+/-/healthy says that the process answers, /-/ready that its figures are fresh. SIGTERM, SIGHUP and Ctrl-C end
 it: hooks are detached, and packets are not touched at any time.
 
 Exit status: 0 ended by a signal, 2 wrong usage, 3 cannot observe or listen.`,
