@@ -222,12 +222,20 @@ func (o observation) checkFindings(t *testing.T, want ...string) {
 	diff(t, "exit status", exit, o.exit)
 }
 
+// skippedRuns is how many runs of a program the kernel may skip in a scenario: a program does not begin on a processor where it
+// is running already, and where the kernel takes the processor from it in the middle (PREEMPT_LAZY, from 6.13 on, or an
+// interrupt), a packet of another task finds it so. It is told in the report.
+const skippedRuns = 2
+
 // checkSelf demands that xfrmscope lost nothing itself.
 func (o observation) checkSelf(t *testing.T) {
 	t.Helper()
 	diff(t, "schema", "xfrmscope/1", o.report.Schema)
 	got := o.report.Self
 	got.NsPerRun = nil
+	if got.RecursionMisses <= skippedRuns {
+		got.RecursionMisses = 0
+	}
 	diff(t, "self", self{}, got)
 }
 
