@@ -6,5 +6,8 @@
 // that a change which costs is told from chance. They are no time: a cache miss counts nothing, and an
 // instruction that the emulator does in a helper counts as one.
 //
+// The whole machine's instructions for a packet through a tunnel tell what an observer costs with all that belongs to
+// it; tcpdump and bpftrace are measured beside xfrmscope. testdata has the scripts of bpftrace.
+//
 // `make bench-vm` runs it and holds the counts against testdata; `make bench-vm UPDATE=yes` writes them anew.
 package icount
