@@ -30,7 +30,7 @@ type output struct {
 	count   int  // files so far
 	began   time.Time
 	base    []places // the points' counts when it began
-	kept    []string // numbered files that are there
+	kept    []string // with Options.Files: numbered files that are there
 	written []uint64 // packets by interface, over all files
 	inFile  []uint64 // the same, of this file
 	done    []File   // the newest that are finished
@@ -196,8 +196,11 @@ func (f *output) close(now time.Time, counts []places) error {
 	if f.opts.Wrote != nil {
 		f.opts.Wrote(f.current)
 	}
+	if !f.opts.numbered() || f.opts.Files == 0 {
+		return errors.Join(errs...)
+	}
 	f.kept = append(f.kept, f.current.Name)
-	for f.opts.numbered() && f.opts.Files > 0 && len(f.kept) > f.opts.Files {
+	for len(f.kept) > f.opts.Files {
 		if err := os.Remove(f.kept[0]); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove the oldest capture file: %w", err))
 		}

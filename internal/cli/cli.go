@@ -46,16 +46,18 @@ func (e *statusError) Error() string { return fmt.Sprintf("exit status %d", e.st
 var errFindings = errors.New("findings")
 
 // Main runs one command and returns its exit code. The first SIGINT, SIGTERM or SIGHUP ends the observation
-// and still reports; a second one ends the program.
+// and still reports; a second SIGINT or SIGTERM ends the program. A terminal may hang up twice: the shell passes on
+// what the kernel has told the command as well.
 func Main(args []string, stdout, stderr io.Writer) int {
-	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	// Started by nohup, a command outlives its terminal.
-	if !signal.Ignored(syscall.SIGHUP) {
-		ends = append(ends, syscall.SIGHUP)
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), ends...)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	// Started by nohup, a command outlives its terminal.
+	if !signal.Ignored(syscall.SIGHUP) {
+		var hungUp func()
+		ctx, hungUp = signal.NotifyContext(ctx, syscall.SIGHUP)
+		defer hungUp()
+	}
 
 	root := newRoot()
 	root.SetArgs(args)
