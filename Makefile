@@ -11,8 +11,8 @@ KERNEL ?= 6.1
 KERNELS ?= 5.10 6.1 6.12 6.18 7
 # The kernel for another processor, which is emulated whatever this machine can do.
 KERNEL_ARM64 ?= 6.12-arm64
-# Virtual machines to run at once: each keeps one processor busy.
-GUESTS ?= $(shell n=$$(nproc); echo $$((n > 4 ? 4 : n)))
+# Virtual machines to run at once: each keeps two thirds of a processor busy, and waits for the rest of its time.
+GUESTS ?= $(shell n=$$((($$(nproc) * 3 + 1) / 2)); echo $$((n > 6 ? 6 : n)))
 GO ?= go
 # A package's version begins with a digit, and says of what was built between two releases which commit it was.
 PKG_VERSION ?= $(shell scripts/version)
