@@ -80,9 +80,7 @@ func (b *bench) ends(from, to *tunnel.Gateway, port uint16) traffic.Ends {
 func (b *bench) fitHosts() {
 	b.t.Helper()
 	for _, g := range []*tunnel.Gateway{b.tunnel.A, b.tunnel.B} {
-		if err := g.Host.IP(fmt.Sprintf("link set %s mtu %d", tunnel.LAN, innerMTU)); err != nil {
-			b.t.Fatal(err)
-		}
+		b.must(g.Host.IP(fmt.Sprintf("link set %s mtu %d", tunnel.LAN, innerMTU)))
 	}
 }
 

@@ -70,7 +70,6 @@ func left(t *testing.T, what string, pid int, caps ...int) {
 // kernel.unprivileged_bpf_disabled says.
 func readsMapsFreely(t *testing.T) bool {
 	t.Helper()
-	t.Helper()
 	return kernelSince(t, 5, 19)
 }
 

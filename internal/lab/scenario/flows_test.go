@@ -121,8 +121,8 @@ func TestLostBeforeTunnel(t *testing.T) {
 	b.fitHosts()
 	// One packet, one segment: the firewall counts packets.
 	b.must(b.tunnel.A.Host.IP(fmt.Sprintf("link set %s gso_max_segs 1", tunnel.LAN)))
-	b.runAt(b.tunnel.A.Namespace, "nft", "", "add table ip t; add chain ip t f { type filter hook forward priority 0; }; "+
-		"add rule ip t f tcp dport 5001 ip length > 1000 numgen inc mod 60 < 4 counter drop comment \"lan\"")
+	b.must(inside(b.tunnel.A.Namespace, "nft", "add table ip t; add chain ip t f { type filter hook forward priority 0; }; "+
+		"add rule ip t f tcp dport 5001 ip length > 1000 numgen inc mod 60 < 4 counter drop comment \"lan\""))
 	c := b.connect(0, 5001, 0)
 	b.must(c.Write(bulk))
 	b.must(c.Await(bulk, patience))

@@ -124,13 +124,8 @@ func TestHostDrops(t *testing.T) {
 // run runs a command in gateway B.
 func (b *bench) run(name, in string, args ...string) string {
 	b.t.Helper()
-	return b.runAt(b.tunnel.B.Namespace, name, in, args...)
-}
-
-func (b *bench) runAt(ns *tunnel.Namespace, name, in string, args ...string) string {
-	b.t.Helper()
 	var stdout, stderr bytes.Buffer
-	err := ns.Do(func() error {
+	err := b.tunnel.B.Do(func() error {
 		cmd := exec.Command(name, args...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(in), &stdout, &stderr
 		return cmd.Run()
@@ -147,7 +142,7 @@ var nftCounterPattern = regexp.MustCompile(`counter packets (\d+) bytes \d+ drop
 func (b *bench) nftCounters(ns *tunnel.Namespace) map[string]int64 {
 	b.t.Helper()
 	out := map[string]int64{}
-	for _, m := range nftCounterPattern.FindAllStringSubmatch(b.runAt(ns, "nft", "", "list", "ruleset"), -1) {
+	for _, m := range nftCounterPattern.FindAllStringSubmatch(string(command(b.t, ns, "nft list ruleset")), -1) {
 		n, err := strconv.ParseInt(m[1], 10, 64)
 		if err != nil {
 			b.t.Fatal(err)

@@ -153,8 +153,9 @@ func failedNegotiation(g *tunnel.Gateway, peer netip.Addr) error {
 }
 
 // TestUnfit sends what gateway B cannot take for five reasons, each another number of times, beside packets
-// that are built alike and fit: an SA that is only reserved, one whose negotiation failed (and which is for sending, from 6.10 on), one of another
-// mode than the sender's, padding longer than its packet, and ESP too short for its header.
+// that are built alike and fit: an SA that is only reserved, one whose negotiation failed (and which is for
+// sending, from 6.10 on), one of another mode than the sender's, padding longer than its packet, and ESP too
+// short for its header.
 func TestUnfit(t *testing.T) {
 	tunnel.Need(t)
 	const larval, failed, otherly, badPadding, wellBuilt, short, clean = 8, 7, 11, 9, 6, 5, 20
