@@ -14,7 +14,9 @@ struct cursor {
 	void *end;
 	__u64 at;    /* where we are, from data */
 	__u64 limit; /* where the packet ends by its own account, from data */
-	bool cut;    /* a header lay in the packet, but not in the readable bytes */
+	void *ctx;   /* struct xdp_md or __sk_buff */
+	bool from_xdp;
+	bool cut; /* a header lay in the packet, but not in the readable bytes */
 };
 
 static __always_inline __u64 cursor_left(const struct cursor *c)

@@ -227,6 +227,10 @@ static __always_inline enum inner_fate inner_parse(const struct inner_bytes *b, 
 			s->scale = scale_option(s->dir);
 	}
 	s->from = key_ends(key, src, bpf_ntohs(tcp.source), dst, bpf_ntohs(tcp.dest));
+	/* Or the verifier follows all of flow_segment() for each way in which these came to be. */
+	FORGET(s->from, s->seq);
+	FORGET(s->has_ts, s->seq);
+	FORGET(s->congested, s->seq);
 	return INNER_TCP;
 }
 

@@ -60,6 +60,14 @@ static __always_inline void window_sweep(struct sa_state *sa, __u64 seq)
 	}
 }
 
+/* A number of a proven run. Global: the verifier follows its tries once, and not once for each number. */
+__noinline int run_step(__u32 slot, __u64 seq)
+{
+	struct sa_state *sa = bpf_map_lookup_elem(&sa_states, &slot);
+
+	return sa ? window_mark(sa, slot, seq, false, WINDOW_TRIES_FEW) : MARK_FAILED;
+}
+
 /*
  * Sets the bits of a proven run, which ends at `last`. A number of it that another CPU marked
  * meanwhile was taken for a late one there and filled a hole; we count it as unique as well, so one
@@ -79,7 +87,7 @@ __noinline int run_mark(__u32 slot, __u64 last, __u32 length)
 
 		if (i >= length)
 			break;
-		mark = window_mark(sa, slot, last - i, false, WINDOW_TRIES_FEW);
+		mark = run_step(slot, last - i);
 		seen += mark == MARK_SEEN;
 		failed += mark != MARK_SEEN && mark != MARK_NEW;
 		FORGET(seen, last);

@@ -94,6 +94,7 @@ static __always_inline bool packet_look(struct __sk_buff *skb, enum packet_point
 		.data = (void *)(long)skb->data,
 		.end = (void *)(long)skb->data_end,
 		.limit = skb->len,
+		.ctx = skb,
 	};
 	struct packet_note *n;
 	struct view v = {};

@@ -6,12 +6,10 @@
 #ifndef XFRMSCOPE_PARSE_H
 #define XFRMSCOPE_PARSE_H
 
-#include "abi.h"
+#include "chain.h"
 #include "config.h"
-#include "cursor.h"
 
 #define VLAN_DEPTH     2
-#define EXT_DEPTH      8
 #define IKE_PORT       500
 #define NON_ESP_MARKER 0
 #define KEEPALIVE_BYTE 0xff
@@ -23,10 +21,7 @@
  */
 #define IP_AT_MASK	  0x1f
 #define TRANSPORT_AT_MASK 0x7f
-#define CHAIN_AT_MASK	  0x7fff
 #define IKE_AT_MASK	  0x7fff
-
-#define ASIDE_BIT(aside) (1U << (aside))
 
 /*
  * What the parser found. The compiler keeps it in registers as long as its address stays inside
@@ -133,72 +128,6 @@ static __always_inline enum why parse_udp(struct cursor *c, struct view *v)
 	return natt ? parse_natt(c, v) : parse_ike(c, v);
 }
 
-/* What parse_chain found instead of a protocol to go on with. */
-enum chain {
-	CHAIN_END,
-	CHAIN_AH_BAD,
-	CHAIN_EXT_BAD,
-	CHAIN_FRAG_LATER,
-	CHAIN_DEEP,
-};
-
-/* Passes over IPv6 extension headers and AH; *proto becomes what follows them. */
-static __always_inline enum chain parse_chain(struct cursor *c, struct view *v, __u8 *proto)
-{
-	__u64 unknown = cursor_unknown(c);
-
-	UNROLL
-	for (int i = 0; i <= EXT_DEPTH; i++) {
-		FORGET(c->at, unknown);
-		FORGET(v->asides, unknown);
-		c->at &= CHAIN_AT_MASK;
-		if (*proto == IPPROTO_AH) {
-			struct ip_auth_hdr *ah;
-			__u32 len;
-
-			if (i == EXT_DEPTH)
-				return CHAIN_DEEP;
-			if (!cursor_pull(c, &ah))
-				return CHAIN_AH_BAD;
-			/* RFC 4302 section 2.2: in 4-byte words, less two. */
-			len = (ah->hdrlen + 2) * 4;
-			if (len < sizeof(*ah) || !cursor_skip(c, len - sizeof(*ah)))
-				return CHAIN_AH_BAD;
-			v->asides |= ASIDE_BIT(ASIDE_AH);
-			*proto = ah->nexthdr;
-		} else if (v->family == 4) {
-			return CHAIN_END;
-		} else if (*proto == IPPROTO_FRAGMENT) {
-			struct frag_hdr *frag;
-			__u16 where;
-
-			if (i == EXT_DEPTH)
-				return CHAIN_DEEP;
-			if (!cursor_pull(c, &frag))
-				return CHAIN_EXT_BAD;
-			where = bpf_ntohs(frag->frag_off);
-			if (where & IP6_OFFSET)
-				return CHAIN_FRAG_LATER;
-			/* Offset 0 and none to come is an atomic fragment (RFC 6946): a whole packet. */
-			if (where & IP6_MF)
-				v->asides |= ASIDE_BIT(ASIDE_FRAG_FIRST);
-			*proto = frag->nexthdr;
-		} else if (*proto == IPPROTO_HOPOPTS || *proto == IPPROTO_ROUTING ||
-			   *proto == IPPROTO_DSTOPTS) {
-			struct ipv6_opt_hdr *opt;
-
-			if (i == EXT_DEPTH)
-				return CHAIN_DEEP;
-			if (!cursor_pull(c, &opt) || !cursor_skip(c, opt->hdrlen * 8 + 8 - sizeof(*opt)))
-				return CHAIN_EXT_BAD;
-			*proto = opt->nexthdr;
-		} else {
-			return CHAIN_END;
-		}
-	}
-	return CHAIN_DEEP;
-}
-
 /* Protocol numbers below 64 as a set. */
 #define PROTO_BIT(proto) (1ULL << (proto))
 #define IN_CHAIN                                                                                 \
@@ -224,7 +153,11 @@ static __always_inline enum why parse_transport(struct cursor *c, struct view *v
 	FORGET(v->asides, unknown);
 	c->at &= TRANSPORT_AT_MASK;
 	if (proto_in(IN_CHAIN, proto)) {
-		switch (parse_chain(c, v, &proto)) {
+		__u64 found = chain_find(c, v->family, proto);
+
+		v->asides |= CHAIN_ASIDES(found);
+		proto = CHAIN_PROTO(found);
+		switch (CHAIN_WHAT(found)) {
 		case CHAIN_AH_BAD:
 			return WHY_BAD_AH;
 		case CHAIN_EXT_BAD:
@@ -233,8 +166,6 @@ static __always_inline enum why parse_transport(struct cursor *c, struct view *v
 			return WHY_FRAG_LATER;
 		case CHAIN_DEEP:
 			return v->family == 4 ? WHY_AH : WHY_IPV6_EXT_DEPTH;
-		case CHAIN_END:
-			break;
 		}
 	}
 	if (proto == IPPROTO_ESP)

@@ -23,6 +23,7 @@ static __always_inline bool tc_look(struct __sk_buff *skb, enum direction dir, b
 		.data = (void *)(long)skb->data,
 		.end = (void *)(long)skb->data_end,
 		.limit = skb->len,
+		.ctx = skb,
 	};
 	struct view v = {};
 	enum why why;

@@ -21,6 +21,11 @@
  * once and not once for each way (clang 19, kernel 6.18: over a million instructions without). `by`
  * must be unknown to the verifier, as any length taken from a packet is.
  */
-#define FORGET(number, by) asm volatile("%0 ^= %1\n\t%0 ^= %1" : "+r"(number) : "r"((__u64)(by)))
+#define FORGET(number, by)                                                               \
+	do {                                                                             \
+		__u64 number_ = (number);                                                \
+		asm volatile("%0 ^= %1\n\t%0 ^= %1" : "+r"(number_) : "r"((__u64)(by))); \
+		(number) = number_;                                                      \
+	} while (0)
 
 #endif

@@ -14,7 +14,7 @@ static __noinline __u64 offline_time(const struct offline_meta *meta)
 static __always_inline int xdp_observe(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
-	struct cursor c = { .data = data, .end = end, .limit = end - data };
+	struct cursor c = { .data = data, .end = end, .limit = end - data, .ctx = ctx, .from_xdp = true };
 	struct scene at = { .dir = DIR_IN, .from = FROM_XDP, .ctx = ctx };
 	struct view v = {};
 	enum why why;

@@ -49,6 +49,11 @@ func openInner(t *testing.T) *inner {
 		t.Fatalf("%+v", err)
 	}
 	t.Cleanup(coll.Close)
+	info, err := coll.Programs["inner_frame"].Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	followed(t, "inner_frame", info, 30_000)
 	return &inner{t: t, coll: coll, now: time.Hour, names: names}
 }
 

@@ -26,10 +26,7 @@ func TestMarks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%s %s: %d instructions", build.name, name, verified(info))
-			if n := verified(info); n > 250_000 {
-				t.Errorf("%s %s: the verifier followed %d instructions, want at most 250,000", build.name, name, n)
-			}
+			followed(t, build.name+" "+name, info, 160_000)
 		}
 		v4, v6 := [2]string{a4, b4}, [2]string{a6, b6}
 		for i, tt := range []struct {
