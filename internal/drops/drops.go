@@ -200,7 +200,7 @@ type names struct {
 }
 
 func newNames(k *probe.Kernel, ns *netns.Handle, allNetns bool) (n names, err error) {
-	if n.reasons, err = kernel.LoadReasons(); err != nil {
+	if n.reasons, err = kernel.LoadReasons(k.Types()); err != nil {
 		return n, err
 	}
 	n.symbols = kernel.NewLateSymbols(k.Symbols)

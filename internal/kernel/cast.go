@@ -17,8 +17,8 @@ var CastTypes = []string{"dst_entry", "in6_addr", "rt6_info", "rtable", "sec_pat
 
 // haveCast loads a program that reads the running task by a load, after bpf_rdonly_cast() has told the
 // verifier what it is.
-func haveCast() Answer {
-	types, err := btf.LoadKernelSpec()
+func haveCast(cache *btf.Cache) Answer {
+	types, err := cache.Kernel()
 	if err != nil {
 		return answer(err)
 	}

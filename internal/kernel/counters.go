@@ -53,15 +53,15 @@ type Tables struct {
 }
 
 // LoadTables reads them from the running kernel's BTF.
-func LoadTables() (*Tables, error) {
-	spec, err := btf.LoadKernelSpec()
+func LoadTables(types *btf.Cache) (*Tables, error) {
+	spec, err := types.Kernel()
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's types (needs CONFIG_DEBUG_INFO_BTF): %w", err)
 	}
-	return tablesFrom(spec)
+	return tablesFrom(spec, moduleTypes(types))
 }
 
-func tablesFrom(spec *btf.Spec) (*Tables, error) {
+func tablesFrom(spec *btf.Spec, module func(string) *btf.Spec) (*Tables, error) {
 	t := &Tables{}
 	// The counters' enum has no name, so all types must be looked at.
 	for typ, err := range spec.All() {
@@ -76,7 +76,7 @@ func tablesFrom(spec *btf.Spec) (*Tables, error) {
 	if t.Slots == 0 {
 		return nil, fmt.Errorf("find enum %s* in the kernel's types: not there: is CONFIG_XFRM_STATISTICS set?", mibPrefix)
 	}
-	t.Reasons = reasonsFrom(spec, moduleTypes)
+	t.Reasons = reasonsFrom(spec, module)
 	return t, nil
 }
 

@@ -63,7 +63,7 @@ func TestAddCounters(t *testing.T) {
 
 // Every counter that the running kernel prints must be in the table, and the other way round.
 func TestRunningKernelsTables(t *testing.T) {
-	tables, err := LoadTables()
+	tables, err := LoadTables(btf.NewCache())
 	if err != nil {
 		needRoot(t, err)
 	}

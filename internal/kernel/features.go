@@ -72,16 +72,17 @@ type Features struct {
 	XDPMetadata   Answer // BPF_PROG_TEST_RUN of XDP with metadata, 5.15: captures
 }
 
-// ProbeFeatures tries them all. It attaches nothing.
-func ProbeFeatures() Features {
-	_, err := btf.LoadKernelSpec()
+// ProbeFeatures tries them all. It attaches nothing. The kernel's types come from the cache, which reads them once for all
+// who are given it.
+func ProbeFeatures(types *btf.Cache) Features {
+	_, err := types.Kernel()
 	f := Features{BTF: answer(err)}
 	f.ReadMemory = haveReadMemory()
 	f.RingBuffer = answer(features.HaveMapType(ebpf.RingBuf))
 	f.RawTracepoint = answer(features.HaveProgramType(ebpf.RawTracepoint))
 	f.Atomics = haveAtomics()
 	f.TCX = haveTCX()
-	f.Cast = haveCast()
+	f.Cast = haveCast(types)
 	f.RunOnCPU = haveRunOnCPU()
 	f.XDPMetadata = haveXDPMetadata()
 	// Loading a kprobe asks for the kernel's version, which the library reads in /proc/self/mem, out of reach once the

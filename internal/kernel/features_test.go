@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,7 +33,7 @@ func TestProbeFeatures(t *testing.T) {
 	if os.Geteuid() != 0 {
 		needRoot(t, errors.New("needs root"))
 	}
-	f := ProbeFeatures()
+	f := ProbeFeatures(btf.NewCache())
 	t.Logf("%+v", f)
 	// These hold on every kernel that xfrmscope supports.
 	for name, a := range map[string]Answer{"BTF": f.BTF, "ring buffer": f.RingBuffer, "raw tracepoint": f.RawTracepoint, "reading memory": f.ReadMemory, "run on CPU": f.RunOnCPU} {

@@ -28,21 +28,23 @@ var subsystemReasons = map[string]struct{ module, enum, prefix string }{
 }
 
 // LoadReasons reads them from the running kernel's BTF and that of its modules.
-func LoadReasons() (Reasons, error) {
-	spec, err := btf.LoadKernelSpec()
+func LoadReasons(types *btf.Cache) (Reasons, error) {
+	spec, err := types.Kernel()
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's types (needs CONFIG_DEBUG_INFO_BTF): %w", err)
 	}
-	return reasonsFrom(spec, moduleTypes), nil
+	return reasonsFrom(spec, moduleTypes(types)), nil
 }
 
-// moduleTypes are those of a loaded module; nil: it is not loaded, or has none (before 5.11).
-func moduleTypes(module string) *btf.Spec {
-	spec, err := btf.LoadKernelModuleSpec(module)
-	if err != nil {
-		return nil
+// moduleTypes gives those of a loaded module; nil: it is not loaded, or has none (before 5.11).
+func moduleTypes(types *btf.Cache) func(string) *btf.Spec {
+	return func(module string) *btf.Spec {
+		spec, err := types.Module(module)
+		if err != nil {
+			return nil
+		}
+		return spec
 	}
-	return spec
 }
 
 func reasonsFrom(spec *btf.Spec, module func(string) *btf.Spec) Reasons {

@@ -22,7 +22,8 @@ var ErrSymbolsHidden = errors.New("addresses in /proc/kallsyms are hidden: run a
 // Symbols are the addresses of the kernel's functions, its modules' included.
 type Symbols struct {
 	byAddress []symbol
-	byName    map[string][]int // name without compiler suffix → indices
+	first     map[string]int32 // name without compiler suffix → index of the first of that name
+	next      []int32          // index → that of the next one of that name; none: -1
 }
 
 type symbol struct {
@@ -63,23 +64,23 @@ func LoadSymbols() (*Symbols, error) {
 
 // ParseSymbols reads a symbol table in the form of /proc/kallsyms.
 func ParseSymbols(r io.Reader) (*Symbols, error) {
-	s := &Symbols{byName: make(map[string][]int)}
+	s := &Symbols{}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 64<<10), 1<<20)
 	line, hidden := 0, 0
 	for lines.Scan() {
 		line++
-		fields := bytes.Fields(lines.Bytes())
-		if len(fields) < 3 || len(fields[1]) != 1 {
+		at, rest, _ := bytes.Cut(lines.Bytes(), []byte{' '})
+		if len(rest) < 3 || rest[1] != ' ' {
 			return nil, fmt.Errorf("parse symbol table: line %d: want address, type and name, have %q", line, lines.Text())
 		}
 		// Only code can free a packet: t and T, and weak definitions.
-		switch fields[1][0] {
+		switch rest[0] {
 		case 't', 'T', 'w', 'W':
 		default:
 			continue
 		}
-		address, err := strconv.ParseUint(string(fields[0]), 16, 64)
+		address, err := strconv.ParseUint(string(at), 16, 64)
 		if err != nil {
 			return nil, fmt.Errorf("parse symbol table: line %d: %w", line, err)
 		}
@@ -87,9 +88,10 @@ func ParseSymbols(r io.Reader) (*Symbols, error) {
 			hidden++
 			continue
 		}
-		sym := symbol{address: address, name: string(fields[2])}
-		if len(fields) > 3 {
-			sym.module = string(bytes.Trim(fields[3], "[]"))
+		name, module, _ := bytes.Cut(rest[2:], []byte{'\t'})
+		sym := symbol{address: address, name: string(name)}
+		if len(module) > 0 {
+			sym.module = string(bytes.Trim(module, "[]"))
 		}
 		s.byAddress = append(s.byAddress, sym)
 	}
@@ -103,9 +105,15 @@ func ParseSymbols(r io.Reader) (*Symbols, error) {
 		return nil, errors.New("/proc/kallsyms lists no function: a container may have masked it; give it the host's, or run on the host")
 	}
 	slices.SortStableFunc(s.byAddress, func(a, b symbol) int { return cmp.Compare(a.address, b.address) })
-	for i, sym := range s.byAddress {
-		name := baseName(sym.name)
-		s.byName[name] = append(s.byName[name], i)
+	s.first, s.next = make(map[string]int32, len(s.byAddress)), make([]int32, len(s.byAddress))
+	for i := len(s.byAddress) - 1; i >= 0; i-- {
+		name := baseName(s.byAddress[i].name)
+		if next, ok := s.first[name]; ok {
+			s.next[i] = next
+		} else {
+			s.next[i] = -1
+		}
+		s.first[name] = int32(i)
 	}
 	return s, nil
 }
@@ -124,9 +132,10 @@ func baseName(name string) string {
 // taken to reach to the next symbol, because the table has no sizes; padding belongs to the one before.
 func (s *Symbols) Function(name string) []Range {
 	var out []Range
-	for _, i := range s.byName[name] {
+	i, ok := s.first[name]
+	for ; ok && i >= 0; i = s.next[i] {
 		start := s.byAddress[i].address
-		end := s.end(i)
+		end := s.end(int(i))
 		if n := len(out); n > 0 && out[n-1].Start == start {
 			continue // an alias of the one before
 		}

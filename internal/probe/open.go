@@ -23,6 +23,7 @@ type Kernel struct {
 	SymbolsErr   error
 	Tables       *kernel.Tables // nil: see TablesErr
 	TablesErr    error
+	types        *btf.Cache // nil: read when they are asked for
 }
 
 // AskKernel finds out what the running kernel offers. It attaches nothing for longer than an instant.
@@ -33,11 +34,20 @@ func AskKernel() (*Kernel, error) {
 	if err := mayUseBPF(); err != nil {
 		return nil, err
 	}
-	k := &Kernel{Features: kernel.ProbeFeatures()}
+	k := &Kernel{}
+	k.Features = kernel.ProbeFeatures(k.Types())
 	k.Symbols, k.SymbolsErr = kernel.LoadSymbols()
-	k.Tables, k.TablesErr = kernel.LoadTables()
+	k.Tables, k.TablesErr = kernel.LoadTables(k.Types())
 	k.Capabilities = Ask(k.Features, k.Symbols)
 	return k, nil
+}
+
+// Types spares everybody who needs the kernel's types to read them anew. Open gives back the memory that they take.
+func (k *Kernel) Types() *btf.Cache {
+	if k.types == nil {
+		k.types = btf.NewCache()
+	}
+	return k.types
 }
 
 // mayUseBPF makes a map, which needs no more than the call itself and the memory for it.
@@ -93,8 +103,11 @@ func Open(k *Kernel, opts Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{ns: ns, types: &kernelTypes{btf.NewCache()}}
-	defer s.types.forget()
+	s := &Set{ns: ns, types: &kernelTypes{k.Types()}}
+	defer func() {
+		s.types.forget()
+		k.types = nil
+	}()
 	if err := ns.Do(func() error { return s.open(k, opts) }); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -37,7 +38,7 @@ type rig struct {
 func newRig(t testing.TB, slots uint32) *rig {
 	t.Helper()
 	// Kernels without atomics have the other build, which counts the same.
-	spec, err := bpfobj.LoadWire(kernel.ProbeFeatures().Atomics.OK())
+	spec, err := bpfobj.LoadWire(kernel.ProbeFeatures(btf.NewCache()).Atomics.OK())
 	must(t, err)
 	for name := range spec.Programs {
 		if name != "xdp_ingress" {

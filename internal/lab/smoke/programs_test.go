@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
@@ -58,7 +59,7 @@ func smallWire(lockfree bool) (*ebpf.CollectionSpec, error) {
 // there is for its type.
 func TestEveryProgramAlone(t *testing.T) {
 	ns := namespace(t)
-	kernel := running(t)
+	kernel, types := running(t), btf.NewCache()
 	if err := rlimit.RemoveMemlock(); err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +72,7 @@ func TestEveryProgramAlone(t *testing.T) {
 			came, either := udpLite[name]
 			t.Run(o.name+"/"+name, func(t *testing.T) {
 				seen := kernels.Program{Object: o.name, Name: name}
-				coll, err := loadAlone(spec, name, kernel)
+				coll, err := loadAlone(spec, name, kernel, types)
 				if either && came != kernel.has(noUDPLite) {
 					if err == nil { // a kprobe's function is looked for when it is attached
 						defer coll.Close()
@@ -109,14 +110,14 @@ func declined(t *testing.T, step string, err error) {
 	t.Logf("SMOKE %s %s: declined: %v", t.Name(), step, err)
 }
 
-func loadAlone(spec *ebpf.CollectionSpec, name string, kernel version) (*ebpf.Collection, error) {
+func loadAlone(spec *ebpf.CollectionSpec, name string, kernel version, types *btf.Cache) (*ebpf.Collection, error) {
 	one := spec.Copy()
 	maps.DeleteFunc(one.Programs, func(other string, _ *ebpf.ProgramSpec) bool { return other != name })
 	// The attach types of tcx mean nothing to a kernel without it.
 	if p := one.Programs[name]; p.Type == ebpf.SchedCLS && !kernel.has(tcx) {
 		p.AttachType = ebpf.AttachNone
 	}
-	return ebpf.NewCollection(one)
+	return ebpf.NewCollectionWithOptions(one, ebpf.CollectionOptions{Cache: types})
 }
 
 // way is one manner of attaching a program and the kernel that it needs.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
@@ -46,9 +47,10 @@ type Watch struct {
 	lost    []string
 }
 
-// Both take seconds in an emulated guest, and do not change: modules are loaded before the tests run.
+// Reading them takes seconds in an emulated guest, and they do not change: modules are loaded before the tests run.
 var (
-	tables  = sync.OnceValues(kernel.LoadTables)
+	types   = btf.NewCache()
+	tables  = sync.OnceValues(func() (*kernel.Tables, error) { return kernel.LoadTables(types) })
 	symbols = sync.OnceValues(kernel.LoadSymbols)
 )
 
@@ -84,7 +86,7 @@ func Open(inside Inside, s Setup) (w *Watch, err error) {
 	if s.Unknown > 0 {
 		spec.Maps["unknown_spis"].MaxEntries = s.Unknown
 	}
-	if w.coll, err = ebpf.NewCollection(spec); err != nil {
+	if w.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types}); err != nil {
 		return w, fmt.Errorf("load stack programs: %+w", err)
 	}
 	err = inside(func() error {
