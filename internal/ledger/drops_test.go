@@ -38,6 +38,10 @@ func TestDropsFindTheirBin(t *testing.T) {
 	}{
 		{"before xfrm", func(_ *ledgertest.World, in, _ *ledgertest.SA) { in.Stop(7, "nf_hook_slow", "NETFILTER_DROP", "input") },
 			inBins{107, 7, 100, 0, 100, 0}, healthyOut},
+		{"before xfrm, by UDP, of a kernel without reasons", func(_ *ledgertest.World, in, _ *ledgertest.SA) { in.Stop(7, "__udp4_lib_rcv", "", "input") },
+			inBins{107, 7, 100, 0, 100, 0}, healthyOut},
+		{"after decryption, by UDP, of a kernel without reasons", func(_ *ledgertest.World, in, _ *ledgertest.SA) { in.Swallow(7, "__udp4_lib_rcv", "", "") },
+			inBins{107, 0, 107, 0, 107, 0}, healthyOut},
 		{"after decryption", func(_ *ledgertest.World, in, _ *ledgertest.SA) { in.Swallow(7, "ip_error", "", "") },
 			inBins{107, 0, 107, 7, 100, 0}, healthyOut},
 		{"read by a socket", func(_ *ledgertest.World, in, _ *ledgertest.SA) {

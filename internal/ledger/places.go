@@ -133,7 +133,9 @@ func (d *DropID) loss(p Place) bool {
 			// A raw socket takes a copy, and ICMP then frees the original for want of a ping socket.
 			return !strings.HasPrefix(d.Function, "icmp")
 		}
-		return false
+		// Kernels without reasons: UDP itself frees what it has no socket for, or what is broken. What a socket takes for xfrm is
+		// freed elsewhere, if at all.
+		return d.Reason == "" && d.Stage == BeforeXfrm && (d.Function == "__udp4_lib_rcv" || d.Function == "__udp6_lib_rcv")
 	}
 	return true
 }
