@@ -2,7 +2,10 @@
 
 package ledger
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // causes says why xfrm dropped packets of this SA, from the best source there is.
 func (l *Ledger) causes(sa *SA, r row) {
@@ -22,6 +25,7 @@ func (l *Ledger) causes(sa *SA, r row) {
 				sa.XfrmLate = hist
 			}
 		}
+		l.tellIntegrity(sa)
 	case sa.Own != nil && sa.Direction == In:
 		// Without hooks the SA's own three counters remain. They see neither state nor policy
 		// drops, and under ESN integrity_failed holds the mis-epochs too.
@@ -41,6 +45,31 @@ func (l *Ledger) causes(sa *SA, r row) {
 		}
 		sa.Xfrm[NoState] += r.unknown
 	}
+}
+
+// integrityHook is where xfrm says of a packet that it was the integrity check that failed.
+const integrityHook = "xfrm_audit_state_icvfail"
+
+// IntegrityUntold says that the kernel does not have the function that tells integrity failures one by one.
+func IntegrityUntold(hooks []Hook) bool {
+	return slices.ContainsFunc(hooks, func(h Hook) bool { return h.Name == integrityHook && !h.Attached })
+}
+
+// tellIntegrity has the SA's own counter say how many of the packets with a fault in them failed their integrity check, where
+// no hook says it of each.
+func (l *Ledger) tellIntegrity(sa *SA) {
+	if sa.Own == nil || sa.Direction != In || !IntegrityUntold(l.hooks) {
+		return
+	}
+	n := min(sa.Xfrm[ProtoError], sa.Own.IntegrityFailed-sa.Xfrm[IntegrityFailed]-sa.Xfrm[ESNMisEpoch])
+	if n <= 0 {
+		return
+	}
+	sa.Xfrm[IntegrityFailed] += n
+	if sa.Xfrm[ProtoError] -= n; sa.Xfrm[ProtoError] == 0 {
+		delete(sa.Xfrm, ProtoError)
+	}
+	sa.note("integrity failures are told from malformed packets by the SA's own counter: the hook on %s is missing", integrityHook)
 }
 
 func (sa *SA) note(format string, args ...any) {

@@ -28,6 +28,7 @@ func integrityFailed(r *ledger.Report) []Finding {
 		}
 		base := counted
 		switch {
+		case ledger.IntegrityUntold(r.Hooks):
 		case sa.XfrmFrom == ledger.FromStack && sa.Own != nil && sa.Own.IntegrityFailed == failed+mis:
 			base = corroborated
 		case sa.XfrmFrom == ledger.FromStack:

@@ -36,11 +36,6 @@ func packetMalformed(r *ledger.Report) []Finding {
 	for _, o := range occurrences(r, ledger.ProtoError, ledger.InHdrError, ledger.PolHdrError) {
 		f := o.finding(PacketMalformed, Warning)
 		f.Summary = fmt.Sprintf("%s were dropped, because %s%s.", packets(o.n), why[o.cause], o.named)
-		if n := integrityAmong(o.sa); n > 0 && o.cause == ledger.ProtoError {
-			f.Confidence = sure(f.Confidence, true)
-			f.Summary += fmt.Sprintf(" By the SA's own counter %d of them failed their integrity check.", n)
-			f.Evidence = append(f.Evidence, Evidence{"own.integrity_failed", o.sa.Own.IntegrityFailed, "packets", "SA database", "the hook that tells them apart is missing"})
-		}
 		f.Remedy = []Remedy{
 			{For: forPath, Text: "Where integrity is checked, such packets come from the sender as they are: look at its implementation. Where it is not, anybody can make them.",
 				Commands: []string{"xfrmscope trace"}},
@@ -50,15 +45,6 @@ func packetMalformed(r *ledger.Report) []Finding {
 		out = append(out, f)
 	}
 	return out
-}
-
-// integrityAmong is how many of an SA's proto errors its own counter says were integrity failures:
-// without the audit hook they cannot be told apart one by one.
-func integrityAmong(sa *ledger.SA) int64 {
-	if sa == nil || sa.Own == nil {
-		return 0
-	}
-	return max(0, sa.Own.IntegrityFailed-sa.Xfrm[ledger.IntegrityFailed]-sa.Xfrm[ledger.ESNMisEpoch])
 }
 
 // saModeDisagreement is packets whose inside does not fit the SA's mode (xfrm_inner_mode_input and the

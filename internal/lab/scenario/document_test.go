@@ -28,6 +28,7 @@ type document struct {
 		Name     string `json:"name"`
 		Attached bool   `json:"attached"`
 		Why      string `json:"why"`
+		Costs    string `json:"costs"`
 	} `json:"hooks"`
 	Host struct {
 		Links []link `json:"links"`
