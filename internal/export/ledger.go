@@ -30,16 +30,17 @@ var allBins = slices.Concat(inboundBins, outboundBins, bothBins)
 // lived for long has none any more; its counts stand where they stood when it comes back.
 func (p *Points) settle(all *ledger.Totals) {
 	clear(p.places)
+	ended := map[Tunnel]bool{}
+	defer func() { p.ended = ended }()
 	for _, u := range all.Sorted() {
 		t := tunnelOf(u.TunnelKey)
 		last, known := p.bound.known[t]
 		switch {
 		case u.Alive > 0:
 			delete(p.ended, t)
-		case p.ended[t]:
-			continue
-		case known && p.now.Sub(last) > kept:
-			p.ended[t] = true
+			delete(ended, t)
+		case p.ended[t] || known && p.now.Sub(last) > kept:
+			ended[t] = true
 			continue
 		case known:
 			p.places[t] = t
@@ -55,20 +56,71 @@ func (p *Points) settle(all *ledger.Totals) {
 // ledger puts the bins of every tunnel.
 func (p *Points) ledger(all *ledger.Totals) {
 	sides := map[Tunnel]*side{}
-	for _, u := range all.Tunnels {
-		t, ok := p.places[tunnelOf(u.TunnelKey)]
+	for k, u := range p.shared {
+		if all.Tunnels[k] == nil {
+			s := sideOf(p.gone, k.Direction)
+			s.take(u)
+			s.alive = 0
+		}
+	}
+	for dir, s := range p.gone {
+		sideOf(sides, Tunnel{Direction: dir, shares: true}).add(s)
+	}
+	p.shared = map[ledger.TunnelKey]*ledger.Tunnel{}
+	for k, u := range all.Tunnels {
+		t, ok := p.places[tunnelOf(k)]
 		if !ok {
 			continue
 		}
-		s := sides[t]
-		if s == nil {
-			s = &side{sums: make([]int64, len(allBins)), seen: make([]bool, len(allBins))}
-			sides[t] = s
+		if t.shares {
+			p.shared[k] = u
 		}
-		s.take(u)
+		sideOf(sides, t).take(u)
 	}
 	for _, t := range ordered(sides) {
 		p.side(t, sides[t])
+	}
+}
+
+func sideOf[K comparable](sides map[K]*side, key K) *side {
+	s := sides[key]
+	if s == nil {
+		s = &side{sums: make([]int64, len(allBins)), seen: make([]bool, len(allBins))}
+		sides[key] = s
+	}
+	return s
+}
+
+// add adds what another has counted.
+func (s *side) add(o *side) {
+	s.alive += o.alive
+	s.rekeys += o.rekeys
+	for i := range o.sums {
+		s.sums[i] += o.sums[i]
+		s.seen[i] = s.seen[i] || o.seen[i]
+	}
+	s.flow(o.flows)
+	s.cause(o.causes)
+}
+
+func (s *side) flow(f *ledger.FlowTotals) {
+	if f == nil {
+		return
+	}
+	if s.flows == nil {
+		s.flows = &ledger.FlowTotals{}
+	}
+	s.flows.Segments += f.Segments
+	s.flows.Retransmissions += f.Retransmissions
+	s.flows.ZeroWindowUS += f.ZeroWindowUS
+}
+
+func (s *side) cause(causes map[ledger.Cause]int64) {
+	for c, n := range causes {
+		if s.causes == nil {
+			s.causes = map[ledger.Cause]int64{}
+		}
+		s.causes[c] += n
 	}
 }
 
@@ -82,20 +134,8 @@ func (s *side) take(u *ledger.Tunnel) {
 			s.seen[i] = true
 		}
 	}
-	if f := u.Flows; f != nil {
-		if s.flows == nil {
-			s.flows = &ledger.FlowTotals{}
-		}
-		s.flows.Segments += f.Segments
-		s.flows.Retransmissions += f.Retransmissions
-		s.flows.ZeroWindowUS += f.ZeroWindowUS
-	}
-	for c, n := range u.Xfrm {
-		if s.causes == nil {
-			s.causes = map[ledger.Cause]int64{}
-		}
-		s.causes[c] += n
-	}
+	s.flow(u.Flows)
+	s.cause(u.Xfrm)
 }
 
 func (p *Points) side(t Tunnel, s *side) {

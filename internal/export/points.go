@@ -18,7 +18,9 @@ type Points struct {
 	tunnels shelf[Tunnel]
 	sets    shelf[string]
 	bound   *bound[Tunnel]
-	ended   map[Tunnel]bool // that have no series any more
+	ended   map[Tunnel]bool                     // that have no series any more
+	shared  map[ledger.TunnelKey]*ledger.Tunnel // of the sample before, without series of their own
+	gone    map[ledger.Direction]*side          // what such have counted that the totals have forgotten
 	drops   *bound[ledger.DropKey]
 	names   map[string]*Metric // of counters of the kernel
 	taken   uint64
@@ -50,6 +52,7 @@ func NewPoints(o Options) *Points {
 		opts: o, tunnels: shelf[Tunnel]{}, sets: shelf[string]{}, names: map[string]*Metric{},
 		places: map[Tunnel]Tunnel{},
 		bound:  newBound[Tunnel](2 * o.MaxTunnels), drops: newBound[ledger.DropKey](o.MaxDrops), ended: map[Tunnel]bool{},
+		gone: map[ledger.Direction]*side{},
 	}
 	for _, m := range kernelStats() {
 		p.names[m.Name] = m

@@ -134,6 +134,44 @@ func TestTunnelsAreBounded(t *testing.T) {
 	}
 }
 
+// TestForgottenTunnels: what the totals forget of tunnels that shared a row stays in it, and takes no memory here.
+func TestForgottenTunnels(t *testing.T) {
+	p := NewPoints(Options{MaxTunnels: 1})
+	sent, caused := named(t, "sent_packets_total"), mXfrmByCause
+	at := time.Now()
+	all := totals()
+	for i := range 5 {
+		u := inTunnel(fmt.Sprintf("10.0.0.%d", i+1), 1, &ledger.Inbound{Sent: new(int64(10))})
+		u.Xfrm = map[ledger.Cause]int64{ledger.ReplayLate: 2}
+		all.Tunnels[u.TunnelKey] = u
+	}
+	want := func(points []Point, packets, drops float64) {
+		t.Helper()
+		if diff := cmp.Diff([]float64{packets, drops}, []float64{
+			values(points, sent)["other other other in"], values(points, caused)["other other other in replay_late"],
+		}); diff != "" {
+			t.Error(diff)
+		}
+	}
+	want(p.Of(Sample{At: at, Totals: all}), 30, 6)
+	for k, u := range all.Tunnels {
+		u.Alive = 0
+		if k.Remote == netip.MustParseAddr("10.0.0.4") || k.Remote == netip.MustParseAddr("10.0.0.5") {
+			delete(all.Tunnels, k)
+		}
+	}
+	want(p.Of(Sample{At: at.Add(time.Minute), Totals: all}), 30, 6)
+	want(p.Of(Sample{At: at.Add(2 * kept), Totals: all}), 30, 6)
+	if len(p.ended) != 2 {
+		t.Errorf("%d tunnels are known to have ended, want 2", len(p.ended))
+	}
+	points := p.Of(Sample{At: at.Add(3 * kept), Totals: totals()})
+	want(points, 30, 6)
+	if len(p.ended) != 0 || len(p.shared) != 0 || values(points, mSAs)["other other other in"] != 0 {
+		t.Errorf("%d tunnels that ended and %d that share are remembered for nothing", len(p.ended), len(p.shared))
+	}
+}
+
 // TestStrangersHaveNoLabels: packets of invented SAs from invented addresses make no series.
 func TestStrangersHaveNoLabels(t *testing.T) {
 	p := NewPoints(Options{MaxDrops: 2})

@@ -34,7 +34,13 @@ type Tunnel struct {
 	Flows      *FlowTotals     `json:"flows"` // null: no TCP was seen inside
 	Alive      int             `json:"alive"` // SAs that exist now
 	Rekeys     int64           `json:"rekeys"`
+
+	last uint64 // the newest report with an SA of it
 }
+
+// maxTunnels bounds how many tunnels the totals remember, those without an SA included: 0.9 KB each. A gateway whose peers come from
+// ever new addresses would fill its memory with them.
+const maxTunnels = 65536
 
 // FlowTotals are what the TCP connections inside a tunnel did together, in one direction.
 type FlowTotals struct {
@@ -78,6 +84,9 @@ type Totals struct {
 	Without  map[Cause]int64  // drops whose SA could not be read
 	Classes  map[Direction]map[string]int64
 	Self     SelfReport // NsPerRun and CPUPercent are those of the last reading
+
+	reports uint64
+	max     int // 0: maxTunnels
 }
 
 // NewTotals are the sums of nothing yet.
@@ -147,9 +156,11 @@ func addBins[T Inbound | Outbound](dst, src *T) {
 
 // Add takes a report whose stretch of time follows on those added before.
 func (t *Totals) Add(r Report) {
+	t.reports++
 	for _, u := range t.Tunnels {
 		u.Alive = 0
 	}
+	defer t.forget()
 	for i := range r.SAs {
 		t.addSA(&r.SAs[i])
 	}
@@ -191,6 +202,24 @@ func (t *Totals) Add(r Report) {
 	s.NsPerRun, s.CPUPercent = r.Self.NsPerRun, r.Self.CPUPercent
 }
 
+// forget drops the tunnels that have been without an SA for longest, an eighth of all at a time, once there are too many.
+func (t *Totals) forget() {
+	most := cmp.Or(t.max, maxTunnels)
+	if len(t.Tunnels) <= most {
+		return
+	}
+	var ended []*Tunnel
+	for _, u := range t.Tunnels {
+		if u.last < t.reports {
+			ended = append(ended, u)
+		}
+	}
+	slices.SortFunc(ended, func(a, b *Tunnel) int { return cmp.Compare(a.last, b.last) })
+	for _, u := range ended[:min(len(ended), len(t.Tunnels)-most+most/8)] {
+		delete(t.Tunnels, u.TunnelKey)
+	}
+}
+
 func addUp[K comparable](dst, src map[K]int64) {
 	for k, n := range src {
 		dst[k] += n
@@ -224,6 +253,7 @@ func (t *Totals) addSA(sa *SA) {
 	if sa.Connection != "" || sa.Child != "" {
 		u.Connection, u.Child = sa.Connection, sa.Child
 	}
+	u.last = t.reports
 	if sa.State == Alive {
 		u.Alive++
 	}
