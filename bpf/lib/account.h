@@ -343,16 +343,11 @@ static __always_inline void observe(enum why why, struct view *v, const struct c
 
 	if (why != WHY_ESP && why != WHY_ESP_UDP) {
 		count_packet(why, v, at);
-		if (unlikely(why == WHY_IKE || why == WHY_KEEPALIVE)) {
-			FORGET(v->ip_at, unknown);
-			v->ip_at &= IP_AT_MASK;
+		if (unlikely(why == WHY_IKE || why == WHY_KEEPALIVE))
 			control(why, v, c, at);
-		}
 		return;
 	}
 	FORGET(v->asides, unknown);
-	FORGET(v->ip_at, unknown);
-	v->ip_at &= IP_AT_MASK;
 	count_packet(why, v, at);
 	account(v, c, at);
 }

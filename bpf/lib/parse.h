@@ -151,7 +151,10 @@ static __always_inline enum why parse_transport(struct cursor *c, struct view *v
 	FORGET(c->at, unknown);
 	FORGET(c->limit, unknown);
 	FORGET(v->asides, unknown);
+	FORGET(v->ip_at, unknown);
+	FORGET(v->family, unknown);
 	c->at &= TRANSPORT_AT_MASK;
+	v->ip_at &= IP_AT_MASK;
 	if (proto_in(IN_CHAIN, proto)) {
 		__u64 found = chain_find(c, v->family, proto);
 

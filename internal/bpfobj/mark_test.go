@@ -26,7 +26,7 @@ func TestMarks(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			followed(t, build.name+" "+name, info, 160_000)
+			followed(t, build.name+" "+name, info, 90_000)
 		}
 		v4, v6 := [2]string{a4, b4}, [2]string{a6, b6}
 		for i, tt := range []struct {

@@ -251,7 +251,7 @@ func TestLoad(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				followed(t, name, info, 160_000)
+				followed(t, name, info, 90_000)
 			}
 		})
 	}
