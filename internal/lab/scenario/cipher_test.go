@@ -108,6 +108,9 @@ func best(t *testing.T, name string) algorithm {
 func asynchronous(t *testing.T) {
 	t.Helper()
 	if out, err := exec.Command("modprobe", "-a", "cryptd", "crypto_user", "algif_aead", "seqiv").CombinedOutput(); err != nil {
+		if kernelSince(t, 7, 0) && strings.Contains(string(out), "cryptd not found") {
+			t.Skip("this kernel is built without CONFIG_CRYPTO_CRYPTD, which nothing in it needs any more")
+		}
 		t.Fatalf("load cryptd: %v: %s", err, out)
 	}
 	if err := ask(gcm); err != nil {

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,8 +39,6 @@ type prometheus struct {
 const (
 	serveA, serveB   = "127.0.0.1:9477", "127.0.0.1:9478"
 	prometheusListen = "127.0.0.1:9490"
-	// ruleWindow takes the place of the minutes over which the rules look back.
-	ruleWindow = "12s"
 )
 
 var (
@@ -47,9 +46,18 @@ var (
 	waiting  = regexp.MustCompile(`for: \d+m`)
 )
 
-// startPrometheus starts the server with the rules that users get, on a faster clock.
+// startPrometheus starts the server with the rules that users get, on a clock as fast as this machine allows: a scrape that comes
+// too late is none, and four scrapes take the place of the minutes over which the rules look back.
 func startPrometheus(t *testing.T, targets ...string) *prometheus {
 	t.Helper()
+	slowest := time.Second
+	for _, target := range append(slices.Clone(targets), targets...) {
+		asked := time.Now()
+		scrape(t, target)
+		slowest = max(slowest, time.Since(asked))
+	}
+	pace := int((3 * slowest).Seconds()) // for each scrape
+	t.Logf("a scrape took up to %s: there is one every %d s", slowest.Round(time.Millisecond), pace)
 	path := os.Getenv("XFRMSCOPE_PROMETHEUS")
 	if path == "" {
 		var err error
@@ -63,19 +71,19 @@ func startPrometheus(t *testing.T, targets ...string) *prometheus {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fast := waiting.ReplaceAll(lookback.ReplaceAll(raw, []byte("${1}"+ruleWindow)), []byte("for: 1s"))
+		fast := waiting.ReplaceAll(lookback.ReplaceAll(raw, fmt.Appendf(nil, "${1}%ds", 4*pace)), []byte("for: 1s"))
 		if bytes.Equal(fast, raw) {
 			t.Fatalf("%s has no window to shorten", name)
 		}
 		must(t, os.WriteFile(filepath.Join(dir, name), fast, 0o644))
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "prometheus.yml"), fmt.Appendf(nil, `
-global: {scrape_interval: 3s, scrape_timeout: 3s, evaluation_interval: 2s}
+global: {scrape_interval: %[1]ds, scrape_timeout: %[1]ds, evaluation_interval: %[2]ds}
 rule_files: [xfrmscope.rules.yml, xfrmscope.alerts.yml]
 scrape_configs:
   - job_name: xfrmscope
-    static_configs: [{targets: [%s]}]
-`, strings.Join(targets, ", ")), 0o644))
+    static_configs: [{targets: [%[3]s]}]
+`, pace, pace*2/3, strings.Join(targets, ", ")), 0o644))
 	p := &prometheus{t: t, url: "http://" + prometheusListen, done: make(chan struct{}), began: time.Now()}
 	p.cmd = exec.Command(path, "--config.file", filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path", filepath.Join(dir, "data"),
 		"--web.listen-address", prometheusListen, "--log.level", "warn")
@@ -180,9 +188,9 @@ func TestPrometheusJoinsBothEnds(t *testing.T) {
 		{SPI: tunnel.FirstSPIAtoB, Action: inject.Drop, Seqs: inject.Every(5, packets, lostEvery)},
 	})
 	there, back := b.tunnel.AtoB[0], b.tunnel.BtoA[0]
-	p := startPrometheus(t, serveA, serveB)
 	a := launch(t, b.tunnel.A, "serve", "--listen", serveA)
 	z := launch(t, b.tunnel.B, "serve", "--listen", serveB)
+	p := startPrometheus(t, serveA, serveB)
 	from, to := b.tunnel.A.Outer.String(), b.tunnel.B.Outer.String()
 	way := fmt.Sprintf(`{from=%q, to=%q}`, from, to)
 	wayBack := fmt.Sprintf(`{from=%q, to=%q}`, to, from)

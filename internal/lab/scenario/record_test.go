@@ -124,8 +124,10 @@ func (b *bench) hasArrived(d document) bool {
 // settled says that no number is waited for any more.
 func (d document) settled() bool {
 	for _, s := range d.SAs {
-		if p := s.Ledger.Pending; p != nil && *p != 0 {
-			return false
+		for _, n := range []*int64{s.Ledger.Pending, s.Ledger.InFlight} {
+			if n != nil && *n != 0 {
+				return false
+			}
 		}
 	}
 	return len(d.SAs) > 0
