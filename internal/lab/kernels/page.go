@@ -19,8 +19,8 @@ func Page(records []Record) string {
 <!-- Generated from internal/lab/kernels/data by go test ./internal/lab/kernels -run TestPage -update. Do not edit. -->
 
 What each kernel lets xfrmscope see. Nothing here is inferred from a version: every cell is what the lab's tests saw in a
-virtual machine with Debian's kernel of that series, emulated by QEMU, in one run; which tests that run had is in the last
-table. ` + "`make test-matrix`" + ` and ` + "`make test-arm64`" + ` run them again, ` + "`make kernels-page`" + ` makes this page of it. ` + "`xfrmscope doctor`" + ` tells
+virtual machine with Debian's kernel of that series, emulated by QEMU, in one run, or in a later one for tests that had failed
+and were mended; which tests it had is in the last table. ` + "`make test-matrix`" + ` and ` + "`make test-arm64`" + ` run them again, ` + "`make kernels-page`" + ` makes this page of it. ` + "`xfrmscope doctor`" + ` tells
 the same of a machine at hand.
 `)
 	p.runs()
