@@ -80,7 +80,7 @@ test-matrix: deps-vm build ## Run every lab scenario on each of KERNELS; records
 	scripts/vm/matrix -a 2 -j $(GUESTS) $(KERNELS)
 
 test-matrix-quick: deps-vm build ## Load and attach everything on each of KERNELS, and run three scenarios there
-	scripts/vm/matrix -q -a 1 -j $(GUESTS) -o bin/matrix-quick $(KERNELS)
+	scripts/vm/matrix -q -a 1 -j $$(($(GUESTS) + 1)) -o bin/matrix-quick $(KERNELS)
 
 test-arm64: deps-vm build ## Load and attach everything on an emulated arm64 (KERNEL_ARM64), and run four scenarios there
 	scripts/vm/matrix $(KERNEL_ARM64) -- smoke 'scenario=^(TestOneOfTwoSuffers|TestPeerRestarted|TestPolicies|TestPMTUGateway)$$'
