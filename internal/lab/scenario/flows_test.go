@@ -60,6 +60,7 @@ func TestReceiveWindow(t *testing.T) {
 	b := open(t, tunnel.Options{Hosts: true, Pairs: 4}, []inject.Rule{
 		{SPI: lossy, Action: inject.Drop, Seqs: inject.Every(40, 400, 30)},
 	})
+	b.fitHosts()
 	sending, reading := b.tunnel.A.Inside(), b.tunnel.B.Inside()
 	stalled := b.connect(0, 5001, 32<<10)
 	long := b.stall(stalled, reading, 3, each)

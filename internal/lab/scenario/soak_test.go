@@ -35,9 +35,9 @@ const (
 type figures map[string]float64
 
 // scrape gives nil where serve says that a snapshot takes too long, as it may on a machine that has other things to do.
-func scrape(t *testing.T, address string) figures {
+func scrape(t *testing.T) figures {
 	t.Helper()
-	answer, err := http.Get("http://" + address + "/metrics")
+	answer, err := http.Get("http://" + soakAt + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestSoak(t *testing.T) {
 		}
 		if time.Since(scraped) >= time.Second {
 			scraped = time.Now()
-			f := scrape(t, soakAt)
+			f := scrape(t)
 			if f["xfrmscope_up"] != 1 {
 				late++
 				t.Logf("%s: no snapshot", time.Since(began).Round(time.Second))
@@ -140,7 +140,7 @@ func TestSoak(t *testing.T) {
 	b.send(policed, 1)
 	b.settle()
 	time.Sleep(horizon + time.Second) // and a snapshot may be a second old
-	got := scrape(t, soakAt)
+	got := scrape(t)
 	if got["xfrmscope_up"] != 1 {
 		t.Fatal("the last snapshot took too long")
 	}
