@@ -52,7 +52,7 @@ echo exit $?; stty -g >after.new; mv after.new after; exec sleep 600`, dir, watc
 	term.Keys("End")
 	term.Await(`duplicate 192\.0\.2\.1 > 192\.0\.2\.2 seq=15`, `gap +192\.0\.2\.1 > 192\.0\.2\.2 seq=6 skipped=2`)
 	term.Keys("c")
-	term.Await("PROGRAM +NS PER RUN +RUNS", `xdp_ingress +\d+ +\d+`)
+	term.Await("PROGRAM +NS PER RUN +RUNS", `(xdp|tc)_ingress +\d+ +\d+`)
 	term.Keys("?")
 	term.Await("sort by the column to the left")
 	term.Keys("Escape")

@@ -63,7 +63,7 @@ func TestDeviceMadeAnew(t *testing.T) {
 		named bool
 		old   bool
 	}{
-		{"named", ModeAuto, true, false}, {"chosen", ModeAuto, false, false}, {"TC", ModeTC, true, false}, {"clsact", ModeTC, true, true},
+		{"named", ModeAuto, true, false}, {"chosen", ModeAuto, false, false}, {"XDP", ModeXDP, true, false}, {"TC", ModeTC, true, false}, {"clsact", ModeTC, true, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			k := *k

@@ -29,10 +29,11 @@ func TestMain(m *testing.M) {
 func child(ns string) {
 	k, err := AskKernel()
 	if err == nil {
+		mode := ModeXDP // on the way in; out there is only TC
 		if os.Getenv(childEnv+"_OLD") != "" {
-			k.Capabilities.TCX, k.Capabilities.XDPLink = errNo, errNo
+			k.Capabilities.TCX, k.Capabilities.XDPLink, mode = errNo, errNo, ModeAuto
 		}
-		_, err = Open(k, Options{Netns: ns})
+		_, err = Open(k, Options{Netns: ns, Mode: mode})
 	}
 	if err != nil {
 		fmt.Println(err)

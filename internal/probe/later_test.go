@@ -90,7 +90,7 @@ func TestTheirXDPComesLater(t *testing.T) {
 		})
 	}
 	for _, how := range []string{"link", "netlink"} {
-		s, err := Open(k, Options{Netns: l.nearName, WireOnly: true})
+		s, err := Open(k, Options{Netns: l.nearName, WireOnly: true, Mode: ModeXDP})
 		must(t, err)
 		if h := hook(s, "wire ingress"); !h.Attached || !strings.HasPrefix(h.Why, string(WayXDP)) {
 			t.Fatalf("invalid run: %+v", h)

@@ -26,7 +26,7 @@ func TestHundredThousand(t *testing.T) {
 	needBPF(t)
 	l := newLab(t)
 	l.veth(t, "wan", ownIP+"/24")
-	s := openSet(t, l, Options{WireOnly: true, RunTimeStats: true})
+	s := openSet(t, l, Options{WireOnly: true, RunTimeStats: true, Mode: ModeXDP})
 	r := openReader(t, s, reader.Options{})
 	in := openWire(t, l.far, "far-wan")
 	const packets = 100_000

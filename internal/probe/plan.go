@@ -20,7 +20,7 @@ type Mode string
 
 // The modes a user can ask for.
 const (
-	ModeAuto       Mode = "auto"        // native XDP where it can be had, else TC
+	ModeAuto       Mode = "auto"        // native XDP where it can be had, else TC; on veth tcx where that can be had
 	ModeXDP        Mode = "xdp"         // native XDP or nothing
 	ModeXDPGeneric Mode = "xdp-generic" // XDP on packets that are already skbs
 	ModeTC         Mode = "tc"

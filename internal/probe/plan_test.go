@@ -32,6 +32,7 @@ func gateway() []Device {
 		{Name: "gre1", Index: 8, Kind: "gre", Layer: LayerIP, LinkType: "gre", Up: true, Lower: []int{2}, Addrs: a("10.8.0.1")},
 		{Name: "eth3", Index: 9, Kind: "device", Layer: LayerEthernet, LinkType: "ether", Addrs: a("198.51.100.9")},
 		{Name: "ib0", Index: 10, Kind: "device", Layer: LayerOther, LinkType: "infiniband", Up: true},
+		{Name: "veth0", Index: 12, Kind: "veth", Layer: LayerEthernet, LinkType: "ether"},
 		{Name: "dummy0", Index: 11, Kind: "dummy", Layer: LayerEthernet, LinkType: "ether", Up: true, Addrs: a("10.11.0.1")},
 	}
 }
@@ -140,6 +141,14 @@ func TestWirePlan(t *testing.T) {
 			[]string{"wire ingress eth0: xdp-generic/xdp_ingress +", "wire egress eth0: tcx/tc_egress"}, true},
 		{"somebody's XDP program stays", "eth0", ModeAuto, Capabilities{}, true,
 			[]string{"wire ingress eth0: tcx/tc_ingress", "wire egress eth0: tcx/tc_egress"}, false},
+		{"veth: TC, XDP behind it", "veth0", ModeAuto, Capabilities{}, false,
+			[]string{"wire ingress veth0: tcx/tc_ingress xdp/xdp_ingress", "wire egress veth0: tcx/tc_egress"}, false},
+		{"veth, XDP asked for", "veth0", ModeXDP, Capabilities{}, false,
+			[]string{"wire ingress veth0: xdp/xdp_ingress +", "wire egress veth0: tcx/tc_egress"}, false},
+		{"veth before tcx", "veth0", ModeAuto, Capabilities{TCX: errNo}, false,
+			[]string{"wire ingress veth0: xdp/xdp_ingress clsact/tc_ingress", "wire egress veth0: clsact/tc_egress"}, false},
+		{"veth where GRO hides ESP from TC", "veth0", ModeAuto, Capabilities{GROHidesESP: true}, false,
+			[]string{"wire ingress veth0: xdp/xdp_ingress tcx/tc_ingress", "wire egress veth0: tcx/tc_egress"}, false},
 		{"no XDP links", "eth0", ModeAuto, Capabilities{XDPLink: errNo}, false,
 			[]string{"wire ingress eth0: tcx/tc_ingress", "wire egress eth0: tcx/tc_egress"}, false},
 		{"no link header", "wg0", ModeAuto, Capabilities{}, false,

@@ -8,6 +8,7 @@ const (
 	costIngress = "packets that arrive on this device are not counted: path loss, duplicates and reordering of inbound SAs are not seen"
 	costEgress  = "packets that leave this device are not counted: outbound SAs lack their wire side"
 	limitGRO    = "esp4_offload or esp6_offload is loaded: ESP that GRO decapsulates never reaches this hook; only native XDP (--mode xdp) counts it"
+	whyTCFirst  = "XDP: on veth it would have packets wait in a ring of 256, and take segmentation from the peer, to see no more; --mode xdp has it nevertheless"
 	limitXDPGen = "generic XDP sees packets as the stack has them: what GRO decapsulated or merged before is missing"
 )
 
@@ -28,29 +29,45 @@ func wireHooks(caps Capabilities, d Device, mode Mode) []Hook {
 
 // ingress lists the candidates in the order of what they see: native XDP sees each frame once and
 // before GRO; TC sees what GRO made of them, and decapsulated packets a second time (which then are
-// not ESP, or ESP of another SA, so nothing is counted twice).
+// not ESP, or ESP of another SA, so nothing is counted twice). Left to choose, a device on which XDP
+// changes how the stack sends has it last.
 func (h *Hook) ingress(caps Capabilities, mode Mode) {
 	h.Required = mode != ModeAuto
-	if mode == ModeXDP || mode == ModeXDPGeneric || mode == ModeAuto {
+	var xdp, tc []Candidate
+	if mode != ModeTC {
 		way := WayXDP
 		if mode == ModeXDPGeneric {
 			way = WayXDPGeneric
 			h.Limits = limitXDPGen
 		}
-		switch why := xdpRefusal(caps, h.Device); {
-		case why != "":
+		if why := xdpRefusal(caps, h.Device); why != "" {
 			h.Why = append(h.Why, why)
-		default:
-			h.Try = append(h.Try, Candidate{Program: "xdp_ingress", Way: way})
+		} else {
+			xdp = []Candidate{{Program: "xdp_ingress", Way: way}}
 		}
 	}
 	if mode == ModeAuto || mode == ModeTC {
-		tc, why := tcCandidates(caps, "tc_ingress", Ingress, h.Device.Layer)
-		h.Try, h.Why = append(h.Try, tc...), append(h.Why, why...)
+		var why []string
+		tc, why = tcCandidates(caps, "tc_ingress", Ingress, h.Device.Layer)
+		h.Why = append(h.Why, why...)
+	}
+	if len(xdp) > 0 && len(tc) > 0 && tcFirst(caps, h.Device) {
+		h.Try, h.Why = append(tc, xdp...), append(h.Why, whyTCFirst)
+	} else {
+		h.Try = append(xdp, tc...)
 	}
 	if caps.GROHidesESP && (len(h.Try) == 0 || h.Try[0].Way != WayXDP) {
 		h.Limits = limitGRO
 	}
+}
+
+// tcFirst says whether TC sees as much on this device as native XDP, and does less to it. On veth XDP
+// has packets wait in a ring of 256, beyond which they are dropped, copies those that are shared or in
+// pieces, takes software segmentation from the peer and limits its MTU (drivers/net/veth.c: VETH_RING_SIZE,
+// veth_convert_skb_to_xdp_buff, veth_xdp_set). clsact, below tcx, outlives its owner and cannot be attached
+// anew without capabilities, so there XDP stays the better one.
+func tcFirst(caps Capabilities, d Device) bool {
+	return d.Kind == "veth" && caps.TCX == nil && !caps.GROHidesESP
 }
 
 func xdpRefusal(caps Capabilities, d Device) string {

@@ -77,12 +77,13 @@ func TestCountsWhatWasSent(t *testing.T) {
 		way  string
 		caps func(*Capabilities)
 	}{
-		{ModeAuto, "xdp", nil},
+		{ModeAuto, "tcx", nil},
 		{ModeXDP, "xdp", nil},
 		{ModeXDPGeneric, "xdp-generic", nil},
 		{ModeTC, "tcx", nil},
 		{ModeTC, "clsact", func(c *Capabilities) { c.TCX = errNo }},
-		{ModeAuto, "xdp", func(c *Capabilities) { c.Atomics = errNo }},
+		{ModeAuto, "xdp", func(c *Capabilities) { c.TCX = errNo }},
+		{ModeXDP, "xdp", func(c *Capabilities) { c.Atomics = errNo }},
 	} {
 		name := string(tc.mode) + "-" + tc.way
 		if tc.caps != nil {

@@ -37,9 +37,9 @@ type observer struct {
 var observers = []observer{
 	{name: "nothing"},
 	{name: "serve", ready: "ready", args: live("serve", "--listen", "127.0.0.1:0")},
-	{name: "serve --mode tc", ready: "ready", args: live("serve", "--mode", "tc", "--listen", "127.0.0.1:0")},
-	{name: "serve --mode tc --no-inner", ready: "ready", args: live("serve", "--mode", "tc", "--no-inner", "--listen", "127.0.0.1:0")},
 	{name: "serve --no-inner", ready: "ready", args: live("serve", "--no-inner", "--listen", "127.0.0.1:0")},
+	{name: "serve --mode xdp", ready: "ready", args: live("serve", "--mode", "xdp", "--listen", "127.0.0.1:0")},
+	{name: "serve --mode xdp --no-inner", ready: "ready", args: live("serve", "--mode", "xdp", "--no-inner", "--listen", "127.0.0.1:0")},
 	{name: "watch --plain", ready: "ready", args: live("watch", "--plain")},
 	{name: "capture", ready: "ready", args: live("capture", "--write", "copies.pcapng")},
 	{name: "tcpdump -w", ready: "listening on", args: func(_ *testing.T, _ string, g *tunnel.Gateway) []string {
@@ -122,10 +122,12 @@ func (o observer) measure(t *testing.T) cost {
 	c := cost{packet: map[string]float64{}}
 	for _, p := range pairs {
 		p.measure(t, 1)
+		ran := run.ran(t)
 		with := p.measure(t, pairRounds)
+		ran = run.ran(t) - ran
 		c.packet[p.name] = mean(with) - without[p.name]
-		t.Logf("PACKET %-22s %s %8.0f instructions, rounds %.0f to %.0f; without it %.0f: %+.0f", o.name, p.name,
-			mean(with), slices.Min(with), slices.Max(with), without[p.name], c.packet[p.name])
+		t.Logf("PACKET %-26s %s %8.0f instructions, rounds %.0f to %.0f; without it %.0f: %+.0f, of which its process %.0f", o.name, p.name,
+			mean(with), slices.Min(with), slices.Max(with), without[p.name], c.packet[p.name], float64(ran.Nanoseconds())/pairRounds/pairPerRound)
 	}
 	for i := range transfers + 1 {
 		took := machine(t, func() { stream(t, ends) })
@@ -192,6 +194,26 @@ type running struct {
 	said    string
 	done    chan error
 	stopped bool
+}
+
+// ran is how long its process has had the processor so far, in user space and in the kernel.
+func (r *running) ran(t *testing.T) (total time.Duration) {
+	t.Helper()
+	if r == nil {
+		return 0
+	}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", r.cmd.Process.Pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("the threads of %s: %v, %v", r.name, tasks, err)
+	}
+	for _, task := range tasks {
+		var ns int64
+		if _, err := fmt.Sscan(contents(task), &ns); err != nil {
+			t.Fatalf("%s: %v", task, err)
+		}
+		total += time.Duration(ns)
+	}
+	return total
 }
 
 // stop ends it, if it runs.

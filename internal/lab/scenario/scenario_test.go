@@ -110,6 +110,8 @@ var groups = []group{
 	{name: "ESN across the wrap", options: tunnel.Options{ESN: true, ReplayWindow: 128, LastSeq: 0xffffff9b}, rows: []row{clean}},
 	{name: "transport", options: tunnel.Options{Mode: tunnel.TransportMode}, rows: []row{mixed}},
 	{name: "replay window 0", options: tunnel.Options{NoReplay: true}, rows: unprotected},
+	{name: "XDP", flags: []string{"--mode", "xdp"}, rows: []row{clean, mixed}},
+	{name: "v6 UDP through XDP", options: tunnel.Options{Family: 6, UDP: true}, flags: []string{"--mode", "xdp"}, rows: []row{clean, mixed}},
 	{name: "TC", flags: []string{"--mode", "tc"}, rows: []row{clean, mixed}},
 	{name: "v6 UDP through TC", options: tunnel.Options{Family: 6, UDP: true}, flags: []string{"--mode", "tc"}, rows: []row{clean, mixed}},
 	{name: "generic XDP", flags: []string{"--mode", "xdp-generic"}, rows: []row{clean, mixed}},

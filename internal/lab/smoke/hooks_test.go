@@ -31,6 +31,10 @@ func TestEveryPlan(t *testing.T) {
 	if kernel.has(tcx) {
 		tc = "tcx"
 	}
+	onVeth := "xdp"
+	if kernel.has(tcx) {
+		onVeth = tc // XDP hinders a veth pair, and clsact is no better
+	}
 	rows := []struct {
 		name     string
 		mode     probe.Mode
@@ -40,16 +44,19 @@ func TestEveryPlan(t *testing.T) {
 		audit    string
 		lockfree bool
 	}{
-		{"auto", probe.ModeAuto, nil, "xdp", tc, "fentry", kernel.has(atomics)},
+		{"auto", probe.ModeAuto, nil, onVeth, tc, "fentry", kernel.has(atomics)},
+		{"auto where GRO hides ESP from TC", probe.ModeAuto, func(c *probe.Capabilities) { c.GROHidesESP = true },
+			"xdp", tc, "fentry", kernel.has(atomics)},
+		{"xdp", probe.ModeXDP, nil, "xdp", tc, "fentry", kernel.has(atomics)},
 		{"xdp generic", probe.ModeXDPGeneric, nil, "xdp-generic", tc, "fentry", kernel.has(atomics)},
 		{"tc", probe.ModeTC, nil, tc, tc, "fentry", kernel.has(atomics)},
 		{"without fentry", probe.ModeAuto, func(c *probe.Capabilities) { c.Fentry = ebpf.ErrNotSupported },
-			"xdp", tc, "kprobe", kernel.has(atomics)},
+			onVeth, tc, "kprobe", kernel.has(atomics)},
 		{"without tcx and XDP", probe.ModeAuto, func(c *probe.Capabilities) {
 			c.TCX, c.XDPLink = ebpf.ErrNotSupported, ebpf.ErrNotSupported
 		}, "clsact", "clsact", "fentry", kernel.has(atomics)},
 		{"without atomics", probe.ModeAuto, func(c *probe.Capabilities) { c.Atomics = ebpf.ErrNotSupported },
-			"xdp", tc, "fentry", false},
+			onVeth, tc, "fentry", false},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -65,7 +72,7 @@ func TestEveryPlan(t *testing.T) {
 				"wire ingress " + ethernet: row.ingress, "wire egress " + ethernet: row.tc, "kfree_skb": "raw_tp",
 			}
 			// XDP wants an Ethernet header, and a mode that was asked for has to hold.
-			if row.mode != probe.ModeXDPGeneric {
+			if row.mode != probe.ModeXDP && row.mode != probe.ModeXDPGeneric {
 				opts.Interfaces = append(opts.Interfaces, bare)
 				want["wire ingress "+bare], want["wire egress "+bare] = row.tc, row.tc
 			}

@@ -71,7 +71,8 @@ func run(only *regexp.Regexp, rounds, repeat int) (bool, error) {
 			if !s.judged {
 				target, must = 0, 0
 			}
-			if must > 0 && above > must {
+			// Whatever else the machine does adds time, to any round: what the program itself takes is in the fastest.
+			if must > 0 && lowest(r.full)-lowest(r.empty) > must {
 				verdict, met = "MISSED", false
 			}
 			fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%.1f..%.1f\t%s\t%s %s\t\n", c.name, median(r.empty), median(r.full),
