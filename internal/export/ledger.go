@@ -281,6 +281,14 @@ func (p *Points) ike(all *ledger.IKE) {
 			sums[key{mIKEFailed, local, peer, string(x.Requester)}] += x.Unanswered
 		}
 	}
+	if gone := all.Gone; gone != nil {
+		sums[key{mIKE, other, other, string(ledger.Local)}] += gone.Sent
+		sums[key{mIKE, other, other, string(ledger.Remote)}] += gone.Received
+		for _, x := range gone.Exchanges {
+			sums[key{mIKERepeat, other, other, string(x.Requester)}] += x.Repeats
+			sums[key{mIKEFailed, other, other, string(x.Requester)}] += x.Unanswered
+		}
+	}
 	for k, n := range sums {
 		p.add(k.metric, float64(n), k.local, k.peer, k.who)
 	}

@@ -184,12 +184,19 @@ func TestStrangersHaveNoLabels(t *testing.T) {
 	for i := range 50 {
 		ike.Peers = append(ike.Peers, ledger.IKEPeer{Local: netip.AddrPortFrom(ours, 500), Remote: netip.AddrPortFrom(peerAddr(i), 500), Received: 2})
 	}
+	// Those that were forgotten are counted with them.
+	ike.Gone = &ledger.IKEGone{Received: 7, Exchanges: []ledger.IKEExchanges{{Requester: ledger.Remote, Repeats: 3, Unanswered: 2}}}
 	points := p.Of(Sample{At: time.Now(), Totals: all, IKE: ike})
 	if diff := cmp.Diff(map[string]float64{"in": 1234}, values(points, mStrangers)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(map[string]float64{"other other local": 0, "other other remote": 100}, values(points, mIKE)); diff != "" {
+	if diff := cmp.Diff(map[string]float64{"other other local": 0, "other other remote": 107}, values(points, mIKE)); diff != "" {
 		t.Error(diff)
+	}
+	for metric, n := range map[*Metric]float64{mIKERepeat: 3, mIKEFailed: 2} {
+		if got := values(points, metric)["other other remote"]; got != n {
+			t.Errorf("%s of strangers: %v, want %v", metric.Name, got, n)
+		}
 	}
 	drops := values(points, mHostDrops)
 	if len(drops) != 3 || drops["before_xfrm other other other"] != 48 {

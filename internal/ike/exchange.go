@@ -174,6 +174,17 @@ type stats struct {
 	rtt                                      rtt
 }
 
+func (s *stats) add(o *stats) {
+	s.count += o.count
+	s.retransmitted += o.retransmitted
+	s.repeats += o.repeats
+	s.reanswers += o.reanswers
+	for outcome, n := range o.closed {
+		s.closed[outcome] += n
+	}
+	s.rtt.merge(o.rtt)
+}
+
 type rtt struct {
 	n             int64
 	min, sum, max time.Duration
@@ -189,6 +200,18 @@ func (r *rtt) add(d time.Duration) {
 	r.n++
 	r.sum += d
 	r.max = max(r.max, d)
+}
+
+func (r *rtt) merge(o rtt) {
+	if o.n == 0 {
+		return
+	}
+	if r.n == 0 || o.min < r.min {
+		r.min = o.min
+	}
+	r.n += o.n
+	r.sum += o.sum
+	r.max = max(r.max, o.max)
 }
 
 func (r *rtt) report() ledger.IKERTT {

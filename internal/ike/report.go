@@ -54,6 +54,10 @@ func (t *Tracker) Report(now time.Time) *ledger.IKE {
 	for _, p := range t.peers.all() {
 		r.Peers = append(r.Peers, p.report(live))
 	}
+	if t.gone != nil {
+		all := t.gone.report(nil)
+		r.Gone = &ledger.IKEGone{Sent: all.Sent, Received: all.Received, Exchanges: all.Exchanges}
+	}
 	for _, x := range t.notable {
 		r.Notable = append(r.Notable, x.report(now))
 	}

@@ -3,7 +3,6 @@
 package ike
 
 import (
-	"container/list"
 	"net/netip"
 	"sync"
 	"time"
@@ -31,6 +30,7 @@ type Tracker struct {
 	counted  map[ledger.Direction]int64
 	copies   int64
 	forgot   int64
+	gone     *peer // all that were given up, together; nil: none was
 	unlisted int64
 }
 
@@ -50,26 +50,6 @@ func pairOf(m *Message) pair {
 type saKey struct {
 	spi  uint64
 	pair pair
-}
-
-// peer is what two addresses have exchanged.
-type peer struct {
-	local, remote  netip.AddrPort
-	transit        bool
-	sent, received int64
-	first, last    time.Time
-	sas            int64
-	burstFrom      time.Time
-	burst          int64
-	burstMax       int64
-	stats          map[statsKey]*stats
-	rekeyed        uint64 // initiator's SPI of the IKE SA whose CREATE_CHILD_SA was answered last
-}
-
-type statsKey struct {
-	typ       Exchange
-	major     int
-	requester ledger.End
 }
 
 // ikeSA is one IKE SA.
@@ -132,30 +112,32 @@ func (t *Tracker) peer(m *Message) *peer {
 	if p, ok := t.peers.get(key); ok {
 		return p
 	}
-	p := &peer{local: m.Src, remote: m.Dst, first: m.At, stats: map[statsKey]*stats{}}
+	p := newPeer(m)
 	if m.Direction == ledger.In {
 		p.local, p.remote = m.Dst, m.Src
 	}
-	if t.peers.put(key, p) {
+	if old, full := t.peers.push(key, p); full {
 		t.forgot++
+		t.giveUp(old, m.At)
 	}
 	return p
 }
 
-// hear notes a message and says who sent it.
-func (p *peer) hear(m *Message) ledger.End {
-	p.last = m.At
-	if m.Src.Addr() == p.local.Addr() {
-		p.local, p.remote = m.Src, m.Dst
-		p.sent++
-		// A message of ours does not arrive: both ends are elsewhere.
-		p.transit = p.transit || m.Direction == ledger.In && m.Src.Addr() != m.Dst.Addr()
-		return ledger.Local
+// giveUp adds what a peer has counted to that of all those which there is no room for.
+func (t *Tracker) giveUp(p *peer, now time.Time) {
+	for sa, key := range p.kept {
+		t.sas.remove(key)
+		t.forgot++
+		sa.retire(now)
 	}
-	p.local, p.remote = m.Dst, m.Src
-	p.received++
-	p.transit = p.transit || m.Direction == ledger.Out
-	return ledger.Remote
+	if t.gone == nil {
+		t.gone = &peer{stats: map[statsKey]*stats{}}
+	}
+	t.gone.sent += p.sent
+	t.gone.received += p.received
+	for key, st := range p.stats {
+		t.gone.of(key).add(st)
+	}
 }
 
 func (t *Tracker) sa(p *peer, m *Message, from ledger.End) *ikeSA {
@@ -177,19 +159,23 @@ func (t *Tracker) sa(p *peer, m *Message, from ledger.End) *ikeSA {
 	p.sas++
 	if old, full := t.sas.push(key, sa); full {
 		t.forgot++
-		for _, x := range old.exchanges {
-			old.close(x, m.At)
-		}
+		delete(old.peer.kept, old)
+		old.retire(m.At)
 	}
+	p.kept[sa] = key
 	return sa
 }
 
-func (p *peer) countBurst(at time.Time) {
-	if d := at.Sub(p.burstFrom); d >= burstWindow || d < 0 {
-		p.burstFrom, p.burst = at, 0
+// retire has all exchanges of an IKE SA end as they are now.
+func (sa *ikeSA) retire(now time.Time) {
+	for _, x := range sa.exchanges {
+		sa.close(x, now)
 	}
-	p.burst++
-	p.burstMax = max(p.burstMax, p.burst)
+	if _, ok := sa.silence(now); ok {
+		closed := sa.peer.of(statsKey{InfoV1, 1, sa.monologue.end}).closed
+		closed[ledger.IKEUnanswered] += sa.monologue.exchanges
+		closed[ledger.IKEAnswered] -= sa.monologue.exchanges
+	}
 }
 
 func other(e ledger.End) ledger.End {
@@ -215,11 +201,7 @@ func (t *Tracker) begin(sa *ikeSA, m *Message, id exchangeID, requester ledger.E
 	if _, known := exchangeNames[m.Exchange]; !known {
 		key.typ = unassigned // together: anybody may send all 256
 	}
-	st := sa.peer.stats[key]
-	if st == nil {
-		st = &stats{closed: map[ledger.IKEOutcome]int64{}}
-		sa.peer.stats[key] = st
-	}
+	st := sa.peer.of(key)
 	st.count++
 	sa.count++
 	x := &exchange{id: id, typ: m.Exchange, major: sa.major, sa: sa, stats: st, requester: requester, first: m.At, lastRequest: m.At}
@@ -379,55 +361,4 @@ func (c *monologue) hear(m *Message, from ledger.End, begins bool) {
 		c.exchanges++
 	}
 	c.last = m.At
-}
-
-// table is a map of bounded size that gives up what was not asked for longest.
-type table[K comparable, V any] struct {
-	max   int
-	items map[K]*list.Element
-	order *list.List // front: used last
-}
-
-type item[K comparable, V any] struct {
-	key   K
-	value V
-}
-
-func newTable[K comparable, V any](limit int) table[K, V] {
-	return table[K, V]{max: limit, items: map[K]*list.Element{}, order: list.New()}
-}
-
-func (t *table[K, V]) get(k K) (v V, ok bool) {
-	e, ok := t.items[k]
-	if !ok {
-		return v, false
-	}
-	t.order.MoveToFront(e)
-	return e.Value.(item[K, V]).value, true
-}
-
-// push adds a value and returns the one that had to go.
-func (t *table[K, V]) push(k K, v V) (old V, full bool) {
-	if len(t.items) == t.max {
-		e := t.order.Back()
-		gone := e.Value.(item[K, V])
-		t.order.Remove(e)
-		delete(t.items, gone.key)
-		old, full = gone.value, true
-	}
-	t.items[k] = t.order.PushFront(item[K, V]{k, v})
-	return old, full
-}
-
-func (t *table[K, V]) put(k K, v V) (full bool) {
-	_, full = t.push(k, v)
-	return full
-}
-
-func (t *table[K, V]) all() []V {
-	out := make([]V, 0, len(t.items))
-	for e := t.order.Back(); e != nil; e = e.Prev() {
-		out = append(out, e.Value.(item[K, V]).value)
-	}
-	return out
 }

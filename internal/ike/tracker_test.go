@@ -297,11 +297,44 @@ func TestBounded(t *testing.T) {
 		tr.Observe(ike.Message{Header: h, At: start.Add(time.Duration(i) * ms), Src: src, Dst: here, Direction: ledger.In})
 	}
 	r := tr.Report(start.Add(time.Minute))
-	if r.Messages != flood || len(r.Peers) != 4096 || len(r.SAs) != 8192 || len(r.Notable) != 512 {
+	if r.Messages != flood || len(r.Peers) != 4096 || len(r.SAs) != 4096 || len(r.Notable) != 512 {
 		t.Errorf("%d messages, %d peers, %d IKE SAs, %d notable", r.Messages, len(r.Peers), len(r.SAs), len(r.Notable))
 	}
-	if want := int64(flood-4096) + int64(flood-8192); r.Forgotten != want {
-		t.Errorf("%d forgotten, want %d", r.Forgotten, want)
+	const gone = flood - 4096 // each a peer with an IKE SA
+	if r.Forgotten != 2*gone {
+		t.Errorf("%d forgotten, want %d", r.Forgotten, 2*gone)
+	}
+	want := &ledger.IKEGone{Received: gone, Exchanges: []ledger.IKEExchanges{
+		{Exchange: "IKE_SA_INIT", Version: 2, Requester: ledger.Remote, Count: gone, Open: gone}}}
+	if diff := cmp.Diff(want, r.Gone); diff != "" {
+		t.Errorf("those that had to go (-want +got):\n%s", diff)
+	}
+}
+
+// TestGoneUnanswered: a row of messages that nobody answers stays unanswered when the peer has to go.
+func TestGoneUnanswered(t *testing.T) {
+	w := newWire()
+	w.v = 1
+	for id := range uint32(4) {
+		w.say("out", ike.InfoV1, id+1, "I>", 92).wait(10 * time.Second)
+	}
+	unanswered := func(of []ledger.IKEExchanges) (n int64) {
+		for _, x := range of {
+			n += x.Unanswered
+		}
+		return n
+	}
+	before := w.t.Report(w.now)
+	if n := unanswered(before.Peers[0].Exchanges); n != 4 || before.Gone != nil {
+		t.Fatalf("%d unanswered, %+v gone", n, before.Gone)
+	}
+	for i := range 4096 {
+		h := ike.Header{InitiatorSPI: uint64(i + 1), Version: 0x20, Exchange: ike.SAInit, Flags: 0x08, Length: 400}
+		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 500)
+		w.t.Observe(ike.Message{Header: h, At: w.now, Src: src, Dst: here, Direction: ledger.In})
+	}
+	if r := w.t.Report(w.now); r.Gone == nil || r.Gone.Sent != 4 || unanswered(r.Gone.Exchanges) != 4 {
+		t.Errorf("gone: %+v", r.Gone)
 	}
 }
 

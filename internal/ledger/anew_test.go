@@ -26,6 +26,10 @@ func TestCountedAnew(t *testing.T) {
 			SAs: []ledger.IKESA{sa(peer, at, exchanges), sa(other, ledgertest.Start, 100)},
 		}
 	}
+	gone := func(sent, exchanges int64) *ledger.IKEGone {
+		return &ledger.IKEGone{Sent: sent, Exchanges: []ledger.IKEExchanges{
+			{Exchange: "INFORMATIONAL", Version: 2, Requester: ledger.Local, Count: exchanges, Answered: exchanges}}}
+	}
 	nat := func(in, beats uint64) *ledger.NATReading {
 		return &ledger.NATReading{
 			Peers:      []ledger.PeerReading{{Local: ledgertest.Here, Remote: ledgertest.Peer, In: in}},
@@ -38,15 +42,20 @@ func TestCountedAnew(t *testing.T) {
 	sa.Deliver(1)
 	l := ledger.New(ledger.Source{Kind: ledger.KindLive})
 	for _, step := range []struct {
-		ike *ledger.IKE
-		nat *ledger.NATReading
-	}{{account(0, 50, 20), nat(400, 30)}, {account(10*time.Second, 3, 2), nat(5, 4)}} {
+		ike  *ledger.IKE
+		nat  *ledger.NATReading
+		gone *ledger.IKEGone // the second time the 50 messages of before are among it, too
+	}{{account(0, 50, 20), nat(400, 30), gone(7, 7)}, {account(10*time.Second, 3, 2), nat(5, 4), gone(67, 32)}} {
 		s := w.Snapshot()
 		s.IKE, s.NAT = step.ike, step.nat
+		s.IKE.Gone = step.gone
 		l.Observe(s)
 		w.Tick(10 * time.Second)
 	}
 	r := l.Report()
+	if g := r.IKE.Gone; g == nil || g.Sent != 10 || len(g.Exchanges) != 1 || g.Exchanges[0].Count != 5 {
+		t.Errorf("what was given up counted meanwhile: %+v", g)
+	}
 	if p := r.IKE.Peers; len(p) != 1 || p[0].Sent != 3 || p[0].Exchanges[0].Count != 2 || p[0].Exchanges[0].Answered != 2 {
 		t.Errorf("peers: %+v", p)
 	}

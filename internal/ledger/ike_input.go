@@ -17,6 +17,7 @@ type IKE struct {
 	Copies    int64               `json:"copies"`       // seen again at once: at a second interface, or fragments of one message
 	Forgotten int64               `json:"forgotten"`    // peers and IKE SAs given up for want of room
 	Peers     []IKEPeer           `json:"peers"`
+	Gone      *IKEGone            `json:"gone,omitempty"` // nil: no peer was given up
 	SAs       []IKESA             `json:"ike_sas"`
 	Notable   []IKEExchange       `json:"notable"` // exchanges that set up or renew SAs, or needed repeats; oldest first
 	Unlisted  int64               `json:"unlisted"`
@@ -42,6 +43,13 @@ type IKEPeer struct {
 	Last      time.Time      `json:"last"`
 	IKESAs    int64          `json:"ike_sas"`              // ever, the forgotten included
 	InitBurst int64          `json:"init_burst,omitempty"` // most new IKE_SA_INIT, Main or Aggressive Mode within ten seconds
+	Exchanges []IKEExchanges `json:"exchanges"`
+}
+
+// IKEGone is what the peers counted, all together, that were given up for want of room.
+type IKEGone struct {
+	Sent      int64          `json:"sent"`
+	Received  int64          `json:"received"`
 	Exchanges []IKEExchanges `json:"exchanges"`
 }
 

@@ -2,7 +2,11 @@
 
 package ledger
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // since leaves of an account of IKE what happened after an earlier one. Times to answer cannot be
 // subtracted: they stay those of the whole account. A peer or an IKE SA that was given up for want of room
@@ -31,12 +35,14 @@ func (k IKE) since(before *IKE, start time.Time) IKE {
 	for _, p := range k.Peers {
 		if old := peers[of(&p)]; old != nil && old.First.Equal(p.First) {
 			p = p.since(old)
+			delete(peers, of(&p))
 		}
 		if p.Sent+p.Received > 0 || len(p.Exchanges) > 0 {
 			now = append(now, p)
 		}
 	}
 	k.Peers = now
+	k.Gone = k.Gone.since(before.Gone, slices.Collect(maps.Values(peers)))
 
 	type known struct {
 		ends ends
@@ -80,6 +86,32 @@ func (p IKEPeer) since(old *IKEPeer) IKEPeer {
 	if p.InitBurst == old.InitBurst {
 		p.InitBurst = 0
 	}
+	p.Exchanges = exchangesSince(p.Exchanges, old.Exchanges)
+	return p
+}
+
+// since leaves of what is gone what was counted after an earlier account: that of what was gone by then, and of the
+// peers that went meanwhile.
+func (g *IKEGone) since(before *IKEGone, went []*IKEPeer) *IKEGone {
+	if g == nil {
+		return nil
+	}
+	now := *g
+	if before != nil {
+		now.Sent -= before.Sent
+		now.Received -= before.Received
+		now.Exchanges = exchangesSince(now.Exchanges, before.Exchanges)
+	}
+	for _, p := range went {
+		now.Sent -= p.Sent
+		now.Received -= p.Received
+		now.Exchanges = exchangesSince(now.Exchanges, p.Exchanges)
+	}
+	return &now
+}
+
+// exchangesSince leaves of sums of exchanges what came after earlier ones.
+func exchangesSince(all, old []IKEExchanges) []IKEExchanges {
 	type kind struct {
 		exchange  string
 		version   int
@@ -87,11 +119,11 @@ func (p IKEPeer) since(old *IKEPeer) IKEPeer {
 	}
 	of := func(e *IKEExchanges) kind { return kind{e.Exchange, e.Version, e.Requester} }
 	before := map[kind]*IKEExchanges{}
-	for i := range old.Exchanges {
-		before[of(&old.Exchanges[i])] = &old.Exchanges[i]
+	for i := range old {
+		before[of(&old[i])] = &old[i]
 	}
 	now := []IKEExchanges{}
-	for _, e := range p.Exchanges {
+	for _, e := range all {
 		if b := before[of(&e)]; b != nil {
 			e.Count -= b.Count
 			e.Answered -= b.Answered
@@ -105,6 +137,5 @@ func (p IKEPeer) since(old *IKEPeer) IKEPeer {
 			now = append(now, e)
 		}
 	}
-	p.Exchanges = now
-	return p
+	return now
 }
