@@ -12,6 +12,11 @@
 // function. To the wire program each packet looks as if it had come alone, with struct offline_meta
 // as its metadata. Where the kernel refuses the driver, packets go one by one.
 //
+// # Two at once
+//
+// While one goroutine reads the file and lays packets out, another one is in the kernel with those laid out before: each
+// takes about half of the time.
+//
 // # Exactly once
 //
 // A signal makes BPF_PROG_TEST_RUN fail with EINTR, and the Go runtime sends signals. With one

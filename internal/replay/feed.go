@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -24,6 +25,10 @@ const (
 	// plainBytes is how much that is for IPv4 without options: Ethernet, IPv4, UDP, non-ESP marker and
 	// IKE header are 74 bytes.
 	plainBytes = 80
+	// espBytes is how much that is if ESP follows at once: SPI and sequence number end at byte 42.
+	espBytes = 44
+	// buffers is how many may be on their way from the reader of the file to the kernel.
+	buffers = 64
 )
 
 // testRun is the part of union bpf_attr that BPF_PROG_TEST_RUN uses.
@@ -44,9 +49,8 @@ type testRun struct {
 
 const bpfProgTestRun = 10
 
-// feeder hands packets to the wire program. It is for one goroutine.
-type feeder struct {
-	batch  bool
+// batch is packets that one call hands to the wire program.
+type batch struct {
 	attr   testRun
 	md     [6]uint32 // struct xdp_md, without the driver
 	buf    [bufferSize]byte
@@ -54,22 +58,38 @@ type feeder struct {
 	start  int // where the lowest frame begins
 	end    int // where it ends
 	queued uint32
-	fed    uint64
-	pin    runtime.Pinner
-	after  func() error // called after each run; may be nil
+}
+
+// feeder hands packets to the wire program, which runs on one goroutine while the file is read on another. All
+// methods are for the latter.
+type feeder struct {
+	batch   bool
+	after   func() error // called after each run, on the goroutine that runs; may be nil
+	now     *batch       // that is being filled; nil: none yet
+	free    chan *batch
+	full    chan *batch
+	ended   chan struct{} // closed when all that was handed over has run
+	fed     atomic.Uint64
+	failure atomic.Pointer[error] // the first one since the last flush
+	pin     runtime.Pinner
+	all     []batch
 }
 
 // newFeeder uses the driver if it could be loaded.
 func newFeeder(coll *ebpf.Collection) *feeder {
-	f := &feeder{low: bufferSize}
+	f := &feeder{free: make(chan *batch, buffers), all: make([]batch, buffers)}
 	prog, ok := coll.Programs[driverProgram]
 	f.batch = ok
 	if !ok {
 		prog = coll.Programs[wireProgram]
 	}
-	f.attr = testRun{progFD: uint32(prog.FD()), repeat: 1}
-	// The kernel is given addresses within f as numbers, which the garbage collector cannot see.
-	f.pin.Pin(f)
+	// The kernel is given addresses within the batches as numbers, which the garbage collector cannot see.
+	f.pin.Pin(&f.all[0])
+	for i := range f.all {
+		f.all[i].attr = testRun{progFD: uint32(prog.FD()), repeat: 1}
+		f.all[i].low = bufferSize
+		f.free <- &f.all[i]
+	}
 	return f
 }
 
@@ -82,82 +102,133 @@ type meta struct {
 	ifindex uint32
 }
 
-// add queues a frame, of which at most keepBytes count, and runs the queue when it is full. The frame
-// has to have an Ethernet header: the kernel takes nothing shorter.
-func (f *feeder) add(frame []byte, m meta) error {
+// add queues a frame, of which at most keepBytes count, and hands the queue over when it is full. The frame
+// has to have an Ethernet header: the kernel takes nothing shorter. False: a run before has failed, as flush tells.
+func (f *feeder) add(frame []byte, m meta) bool {
 	n := min(len(frame), headBytes(frame))
 	need := prefixSize + n
-	if f.queued == driverMax || f.queued > 0 && (!f.batch || f.low-need < 4) {
-		if err := f.flush(); err != nil {
-			return err
-		}
+	if b := f.now; b != nil && (b.queued == driverMax || !f.batch || b.low-need < 4) {
+		f.handOver()
 	}
-	end := f.low
-	start := end - n
-	copy(f.buf[start:end], frame[:n])
-	low := start - prefixSize
-	binary.NativeEndian.PutUint64(f.buf[low:], m.timeNS)
-	binary.NativeEndian.PutUint32(f.buf[low+8:], m.wireLen)
-	binary.NativeEndian.PutUint32(f.buf[low+12:], m.ifindex)
-	clear(f.buf[low+offHead : start]) // the last one so far
-	if f.queued > 0 {
-		before := f.buf[f.low:]
-		binary.NativeEndian.PutUint32(before[offHead:], uint32(start-f.start))
-		binary.NativeEndian.PutUint32(before[offTail:], uint32(end-f.end))
-	} else {
-		f.md = [6]uint32{prefixSize, uint32(prefixSize + n)}
+	if f.now == nil {
+		f.now = <-f.free
 	}
-	f.low, f.start, f.end = low, start, end
-	f.queued++
+	f.now.add(frame[:n], m)
+	return f.failure.Load() == nil
+}
+
+// handOver gives what is queued to the goroutine that runs it.
+func (f *feeder) handOver() {
+	if f.full == nil {
+		f.full, f.ended = make(chan *batch, buffers), make(chan struct{})
+		go f.run(f.full, f.ended)
+	}
+	f.full <- f.now
+	f.now = nil
+}
+
+// flush runs what is queued, and waits until all has run. Its error is the first one since the last flush, behind which
+// nothing ran.
+func (f *feeder) flush() error {
+	if f.now != nil {
+		f.handOver()
+	}
+	if f.full != nil {
+		close(f.full)
+		<-f.ended
+		f.full = nil
+	}
+	if err := f.failure.Swap(nil); err != nil {
+		return *err
+	}
 	return nil
 }
 
-// flush runs what is queued.
-func (f *feeder) flush() error {
-	if f.queued == 0 {
-		return nil
+// run runs batches until there are no more.
+func (f *feeder) run(full <-chan *batch, ended chan<- struct{}) {
+	defer close(ended)
+	for b := range full {
+		if f.failure.Load() == nil {
+			err := b.run(f.batch)
+			if err == nil {
+				f.fed.Add(uint64(b.queued))
+				if f.after != nil {
+					err = f.after()
+				}
+			}
+			if err != nil {
+				f.failure.Store(&err)
+			}
+		}
+		b.queued, b.low = 0, bufferSize
+		f.free <- b
 	}
-	begin := f.low
-	if f.batch {
+}
+
+// add queues the bytes of a frame, for which there has to be room.
+func (b *batch) add(frame []byte, m meta) {
+	end := b.low
+	start := end - len(frame)
+	copy(b.buf[start:end], frame)
+	low := start - prefixSize
+	binary.NativeEndian.PutUint64(b.buf[low:], m.timeNS)
+	binary.NativeEndian.PutUint32(b.buf[low+8:], m.wireLen)
+	binary.NativeEndian.PutUint32(b.buf[low+12:], m.ifindex)
+	clear(b.buf[low+offHead : start]) // the last one so far
+	if b.queued > 0 {
+		before := b.buf[b.low:]
+		binary.NativeEndian.PutUint32(before[offHead:], uint32(start-b.start))
+		binary.NativeEndian.PutUint32(before[offTail:], uint32(end-b.end))
+	} else {
+		b.md = [6]uint32{prefixSize, uint32(prefixSize + len(frame))}
+	}
+	b.low, b.start, b.end = low, start, end
+	b.queued++
+}
+
+// run has the kernel run the wire program over what is queued, through the driver or as the one packet that it is.
+func (b *batch) run(driver bool) error {
+	begin := b.low
+	if driver {
 		// The first packet, at the end of the buffer, was queued when the buffer was empty.
 		begin -= 4
-		binary.NativeEndian.PutUint32(f.buf[begin:], uint32(f.first()-begin))
+		binary.NativeEndian.PutUint32(b.buf[begin:], uint32(b.first()-begin))
 	} else {
-		f.attr.ctxIn = uint64(uintptr(unsafe.Pointer(&f.md)))
-		f.attr.ctxSizeIn = uint32(unsafe.Sizeof(f.md))
+		b.attr.ctxIn = uint64(uintptr(unsafe.Pointer(&b.md)))
+		b.attr.ctxSizeIn = uint32(unsafe.Sizeof(b.md))
 	}
-	f.attr.dataIn = uint64(uintptr(unsafe.Pointer(&f.buf[begin])))
-	f.attr.dataSizeIn = uint32(bufferSize - begin)
-	f.attr.retval, f.attr.dataSizeOut = 0, 0
-	_, _, errno := unix.Syscall(unix.SYS_BPF, bpfProgTestRun, uintptr(unsafe.Pointer(&f.attr)), unsafe.Sizeof(f.attr))
-	queued := f.queued
-	f.queued, f.low = 0, bufferSize
+	b.attr.dataIn = uint64(uintptr(unsafe.Pointer(&b.buf[begin])))
+	b.attr.dataSizeIn = uint32(bufferSize - begin)
+	b.attr.retval, b.attr.dataSizeOut = 0, 0
+	_, _, errno := unix.Syscall(unix.SYS_BPF, bpfProgTestRun, uintptr(unsafe.Pointer(&b.attr)), unsafe.Sizeof(b.attr))
 	switch {
 	case errno == unix.EINTR:
 		// The packets have been counted, see the package comment. The verdict was not written.
-	case errno == unix.EINVAL && !f.batch:
+	case errno == unix.EINVAL && !driver:
 		return errors.New("run the wire program: this kernel cannot pass a packet's time to it, that needs Linux 5.15")
 	case errno != 0:
 		return fmt.Errorf("run the wire program: %w", errno)
-	case f.batch && f.attr.retval != driverBase+queued:
-		return fmt.Errorf("run the wire program: the driver returned %d for %d packets", f.attr.retval, queued)
-	}
-	f.fed += uint64(queued)
-	if f.after != nil {
-		return f.after()
+	case driver && b.attr.retval != driverBase+b.queued:
+		return fmt.Errorf("run the wire program: the driver returned %d for %d packets", b.attr.retval, b.queued)
 	}
 	return nil
 }
 
 // first is where the first queued frame begins: its length is known from its own place.
-func (f *feeder) first() int { return bufferSize - int(f.md[1]) + prefixSize }
+func (b *batch) first() int { return bufferSize - int(b.md[1]) + prefixSize }
 
 // headBytes is how much of a frame the wire program can need. Most frames are plain IPv4 and so small
-// that thirty of them go into one call.
+// that thirty of them go into one call, or forty of ESP.
 func headBytes(frame []byte) int {
-	const protocolAH = 51
-	if len(frame) >= etherHeader+20 && frame[12] == 0x08 && frame[13] == 0x00 && frame[14] == 0x45 && frame[23] != protocolAH {
-		return plainBytes
+	const protocolESP, protocolAH = 50, 51
+	if len(frame) < etherHeader+20 || frame[12] != 0x08 || frame[13] != 0x00 || frame[14] != 0x45 {
+		return keepBytes
 	}
-	return keepBytes
+	switch frame[23] {
+	case protocolESP:
+		return espBytes
+	case protocolAH:
+		return keepBytes
+	}
+	return plainBytes
 }

@@ -30,8 +30,8 @@ type Options struct {
 	NATTPorts []uint16
 	// Progress is called several times a second while reading, and at the end of each file.
 	Progress func(Progress)
-	// IKE is given every IKE header, in the order of the capture, with the capture's time. An error of
-	// it ends reading. nil: headers are counted in their class only.
+	// IKE is given every IKE header, in the order of the capture, with the capture's time, on another goroutine than
+	// Progress. An error of it ends reading the file. nil: headers are counted in their class only.
 	IKE func(reader.Event) error
 	// Loaded is called once all is loaded and no file is open yet, with a map that is read to the end. nil: nobody wants to
 	// know.
@@ -291,8 +291,8 @@ func (w *wire) file(ctx context.Context, path string, progress func(Progress)) (
 			continue
 		}
 		m := meta{uint64(p.TimeNS), wireLen, uint32(w.ifs + p.Interface + 1)}
-		if fault := w.feed.add(p.Data, m); fault != nil {
-			return f, errors.Join(err, fault)
+		if !w.feed.add(p.Data, m) {
+			return f, err
 		}
 	}
 }

@@ -66,8 +66,8 @@ func (w *wire) prove(snap *ledger.Snapshot) error {
 	for _, n := range snap.Packets.Classes[ledger.Unknown] {
 		classed += n
 	}
-	if classed != w.feed.fed {
-		return fmt.Errorf("the wire program counted %d packets of %d: the figures are not to be trusted, please report this", classed, w.feed.fed)
+	if fed := w.feed.fed.Load(); classed != fed {
+		return fmt.Errorf("the wire program counted %d packets of %d: the figures are not to be trusted, please report this", classed, fed)
 	}
 	return nil
 }

@@ -37,17 +37,18 @@ type scene struct {
 	twice   bool // every packet comes twice
 }
 
-var everything = probe.Options{Latency: true, Packets: &probe.PacketOptions{RingBytes: 64 << 20}}
+// XDP is what a card has, and TC what this veth would have.
+var everything = probe.Options{Mode: probe.ModeXDP, Latency: true, Packets: &probe.PacketOptions{RingBytes: 64 << 20}}
 
 // scenes are few, because verifying the programs is most of what the machine does in them. The twins that
 // are kprobes do the same as the programs that are counted.
 var scenes = []scene{
 	{name: "in", options: everything},
 	{name: "in-tc", options: probe.Options{Mode: probe.ModeTC, WireOnly: true}},
-	{name: "in-spinlock", options: probe.Options{WireOnly: true}, deny: func(c *probe.Capabilities) { c.Atomics = ebpf.ErrNotSupported }},
+	{name: "in-spinlock", options: probe.Options{Mode: probe.ModeXDP, WireOnly: true}, deny: func(c *probe.Capabilities) { c.Atomics = ebpf.ErrNotSupported }},
 	{name: "out", options: everything, sender: true},
-	{name: "replay", options: probe.Options{}, twice: true},
-	{name: "replay-drops", options: probe.Options{Drops: &bpfobj.DropsConfig{HasReason: true}}, twice: true},
+	{name: "replay", options: probe.Options{Mode: probe.ModeXDP}, twice: true},
+	{name: "replay-drops", options: probe.Options{Mode: probe.ModeXDP, Drops: &bpfobj.DropsConfig{HasReason: true}}, twice: true},
 }
 
 // TestInstructions counts every program that runs for packets, above an empty one of its kind.
