@@ -137,8 +137,13 @@ lint: lint-fast deps-generate deps-lint ## gofmt, vet, staticcheck, who may impo
 	clang-format-19 --dry-run --Werror $(C_FILES)
 
 .PHONY: vuln
-vuln: ## Known vulnerabilities in what is linked in (govulncheck, which fetches the database of them)
-	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
+# The database is a Go module, so it comes where other modules come from. What is judged is the toolchain that go.mod names.
+vuln: export GOTOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
+vuln: ## Known vulnerabilities in what is linked in (govulncheck, and the newest database of them)
+	database=$$($(GO) mod download -json golang.org/x/vulndb@latest | sed -n 's/^.*"Dir": "\(.*\)".*$$/\1/p'); \
+	rm -rf .cache/vulndb; \
+	$(GO) run golang.org/x/vulndb/cmd/indexdb@latest -vulns "$$database/data/osv" -out .cache/vulndb
+	$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 -db file://$(CURDIR)/.cache/vulndb ./...
 
 fmt: deps-generate ## Format Go and C
 	gofmt -w cmd deploy internal
