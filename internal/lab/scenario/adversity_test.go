@@ -160,7 +160,7 @@ func TestOffloadedGRO(t *testing.T) {
 }
 
 // TestWithoutAudit hides the functions that a kernel without CONFIG_AUDITSYSCALL does not have, by a symbol table that lacks
-// them: no Debian kernel is built so. Which SA xfrm dropped a packet of, and why, then follows from the drop itself, the counter that
+// them: no Debian kernel is built so. One that is has nothing to hide. Which SA xfrm dropped a packet of, and why, then follows from the drop itself, the counter that
 // moved and the SA's own counters.
 func TestWithoutAudit(t *testing.T) {
 	tunnel.Need(t)
@@ -196,16 +196,10 @@ func hideSymbols(t *testing.T, prefix string) {
 		t.Fatal(err)
 	}
 	var shown []byte
-	hidden := 0
 	for line := range bytes.Lines(all) {
-		if f := bytes.Fields(line); len(f) > 2 && bytes.HasPrefix(f[2], []byte(prefix)) {
-			hidden++
-			continue
+		if f := bytes.Fields(line); len(f) <= 2 || !bytes.HasPrefix(f[2], []byte(prefix)) {
+			shown = append(shown, line...)
 		}
-		shown = append(shown, line...)
-	}
-	if hidden == 0 {
-		t.Fatalf("invalid run: this kernel has no symbol %s*", prefix)
 	}
 	table := filepath.Join(t.TempDir(), "kallsyms")
 	if err := os.WriteFile(table, shown, 0o600); err != nil {
