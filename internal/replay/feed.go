@@ -27,8 +27,10 @@ const (
 	plainBytes = 80
 	// espBytes is how much that is if ESP follows at once: SPI and sequence number end at byte 42.
 	espBytes = 44
-	// buffers is how many may be on their way from the reader of the file to the kernel.
-	buffers = 64
+	// trays is how many may be on their way from the reader of the file to the kernel, each of so many calls that
+	// waking the other goroutine for it does not count.
+	trays        = 4
+	callsPerTray = 16
 )
 
 // testRun is the part of union bpf_attr that BPF_PROG_TEST_RUN uses.
@@ -60,34 +62,42 @@ type batch struct {
 	queued uint32
 }
 
+// tray is what one goroutine hands to the other at a time.
+type tray struct {
+	calls [callsPerTray]batch
+	n     int // that is being filled
+}
+
 // feeder hands packets to the wire program, which runs on one goroutine while the file is read on another. All
 // methods are for the latter.
 type feeder struct {
 	batch   bool
 	after   func() error // called after each run, on the goroutine that runs; may be nil
-	now     *batch       // that is being filled; nil: none yet
-	free    chan *batch
-	full    chan *batch
+	now     *tray        // that is being filled; nil: none yet
+	free    chan *tray
+	full    chan *tray
 	ended   chan struct{} // closed when all that was handed over has run
 	fed     atomic.Uint64
 	failure atomic.Pointer[error] // the first one since the last flush
 	pin     runtime.Pinner
-	all     []batch
+	all     []tray
 }
 
 // newFeeder uses the driver if it could be loaded.
 func newFeeder(coll *ebpf.Collection) *feeder {
-	f := &feeder{free: make(chan *batch, buffers), all: make([]batch, buffers)}
+	f := &feeder{free: make(chan *tray, trays), all: make([]tray, trays)}
 	prog, ok := coll.Programs[driverProgram]
 	f.batch = ok
 	if !ok {
 		prog = coll.Programs[wireProgram]
 	}
-	// The kernel is given addresses within the batches as numbers, which the garbage collector cannot see.
+	// The kernel is given addresses within the trays as numbers, which the garbage collector cannot see.
 	f.pin.Pin(&f.all[0])
 	for i := range f.all {
-		f.all[i].attr = testRun{progFD: uint32(prog.FD()), repeat: 1}
-		f.all[i].low = bufferSize
+		for n := range f.all[i].calls {
+			b := &f.all[i].calls[n]
+			b.attr, b.low = testRun{progFD: uint32(prog.FD()), repeat: 1}, bufferSize
+		}
 		f.free <- &f.all[i]
 	}
 	return f
@@ -102,25 +112,29 @@ type meta struct {
 	ifindex uint32
 }
 
-// add queues a frame, of which at most keepBytes count, and hands the queue over when it is full. The frame
+// add queues a frame, of which at most keepBytes count, and hands over what is queued when a tray is full. The frame
 // has to have an Ethernet header: the kernel takes nothing shorter. False: a run before has failed, as flush tells.
 func (f *feeder) add(frame []byte, m meta) bool {
 	n := min(len(frame), headBytes(frame))
-	need := prefixSize + n
-	if b := f.now; b != nil && (b.queued == driverMax || !f.batch || b.low-need < 4) {
-		f.handOver()
-	}
 	if f.now == nil {
 		f.now = <-f.free
 	}
-	f.now.add(frame[:n], m)
+	b := &f.now.calls[f.now.n]
+	if b.queued == driverMax || b.queued > 0 && (!f.batch || b.low-prefixSize-n < 4) {
+		if f.now.n++; f.now.n == callsPerTray {
+			f.handOver()
+			f.now = <-f.free
+		}
+		b = &f.now.calls[f.now.n]
+	}
+	b.add(frame[:n], m)
 	return f.failure.Load() == nil
 }
 
 // handOver gives what is queued to the goroutine that runs it.
 func (f *feeder) handOver() {
 	if f.full == nil {
-		f.full, f.ended = make(chan *batch, buffers), make(chan struct{})
+		f.full, f.ended = make(chan *tray, trays), make(chan struct{})
 		go f.run(f.full, f.ended)
 	}
 	f.full <- f.now
@@ -144,25 +158,34 @@ func (f *feeder) flush() error {
 	return nil
 }
 
-// run runs batches until there are no more.
-func (f *feeder) run(full <-chan *batch, ended chan<- struct{}) {
+// run runs trays until there are no more.
+func (f *feeder) run(full <-chan *tray, ended chan<- struct{}) {
 	defer close(ended)
-	for b := range full {
-		if f.failure.Load() == nil {
-			err := b.run(f.batch)
-			if err == nil {
-				f.fed.Add(uint64(b.queued))
-				if f.after != nil {
-					err = f.after()
+	for l := range full {
+		for i := range l.calls {
+			b := &l.calls[i]
+			if b.queued > 0 && f.failure.Load() == nil {
+				if err := f.call(b); err != nil {
+					f.failure.Store(&err)
 				}
 			}
-			if err != nil {
-				f.failure.Store(&err)
-			}
+			b.queued, b.low = 0, bufferSize
 		}
-		b.queued, b.low = 0, bufferSize
-		f.free <- b
+		l.n = 0
+		f.free <- l
 	}
+}
+
+// call runs what one call takes.
+func (f *feeder) call(b *batch) error {
+	if err := b.run(f.batch); err != nil {
+		return err
+	}
+	f.fed.Add(uint64(b.queued))
+	if f.after == nil {
+		return nil
+	}
+	return f.after()
 }
 
 // add queues the bytes of a frame, for which there has to be room.

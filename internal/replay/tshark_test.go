@@ -13,12 +13,17 @@ import (
 	"time"
 )
 
-// BenchmarkBesideTshark runs `xfrmscope read` and tshark in turns over one capture of a million packets of
+// BenchmarkBesideTshark runs `xfrmscope read` and tshark in turns over captures of one and of four million packets of
 // eight SAs, each as a process of its own. tshark is asked for packets and bytes of each SA, which is the
 // nearest that it has to what `read` tells. XFRMSCOPE_BIN names the binary, bin/xfrmscope else.
 func BenchmarkBesideTshark(b *testing.B) {
 	needBPF(b)
-	const n = 1_000_000
+	for _, n := range []int{1_000_000, 4_000_000} {
+		b.Run(fmt.Sprintf("packets=%d", n), func(b *testing.B) { besideTshark(b, n) })
+	}
+}
+
+func besideTshark(b *testing.B, n int) {
 	program := os.Getenv("XFRMSCOPE_BIN")
 	if program == "" {
 		program = filepath.Join("..", "..", "bin", "xfrmscope")
