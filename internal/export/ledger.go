@@ -264,30 +264,28 @@ func (p *Points) ike(all *ledger.IKE) {
 		local, peer, who string
 	}
 	sums := map[key]int64{}
+	add := func(local, peer string, sent, received int64, exchanges []ledger.IKEExchanges) {
+		sums[key{mIKE, local, peer, string(ledger.Local)}] += sent
+		sums[key{mIKE, local, peer, string(ledger.Remote)}] += received
+		for _, who := range []ledger.End{ledger.Local, ledger.Remote} {
+			sums[key{mIKERepeat, local, peer, string(who)}] += 0
+			sums[key{mIKEFailed, local, peer, string(who)}] += 0
+		}
+		for _, x := range exchanges {
+			sums[key{mIKERepeat, local, peer, string(x.Requester)}] += x.Repeats
+			sums[key{mIKEFailed, local, peer, string(x.Requester)}] += x.Unanswered
+		}
+	}
 	for i := range all.Peers {
 		q := &all.Peers[i]
 		local, peer := address(q.Local.Addr()), address(q.Remote.Addr())
 		if !known[ends{q.Local.Addr(), q.Remote.Addr()}] {
 			local, peer = other, other
 		}
-		sums[key{mIKE, local, peer, string(ledger.Local)}] += q.Sent
-		sums[key{mIKE, local, peer, string(ledger.Remote)}] += q.Received
-		for _, who := range []ledger.End{ledger.Local, ledger.Remote} {
-			sums[key{mIKERepeat, local, peer, string(who)}] += 0
-			sums[key{mIKEFailed, local, peer, string(who)}] += 0
-		}
-		for _, x := range q.Exchanges {
-			sums[key{mIKERepeat, local, peer, string(x.Requester)}] += x.Repeats
-			sums[key{mIKEFailed, local, peer, string(x.Requester)}] += x.Unanswered
-		}
+		add(local, peer, q.Sent, q.Received, q.Exchanges)
 	}
 	if gone := all.Gone; gone != nil {
-		sums[key{mIKE, other, other, string(ledger.Local)}] += gone.Sent
-		sums[key{mIKE, other, other, string(ledger.Remote)}] += gone.Received
-		for _, x := range gone.Exchanges {
-			sums[key{mIKERepeat, other, other, string(x.Requester)}] += x.Repeats
-			sums[key{mIKEFailed, other, other, string(x.Requester)}] += x.Unanswered
-		}
+		add(other, other, gone.Sent, gone.Received, gone.Exchanges)
 	}
 	for k, n := range sums {
 		p.add(k.metric, float64(n), k.local, k.peer, k.who)

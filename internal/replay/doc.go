@@ -14,8 +14,8 @@
 //
 // # Two at once
 //
-// While one goroutine reads the file and lays packets out, another one is in the kernel with those laid out before: each
-// takes about half of the time.
+// While one goroutine reads the file and lays packets out, another one is in the kernel with those laid out before, which
+// takes two thirds of the time.
 //
 // # Exactly once
 //

@@ -71,7 +71,7 @@ type tray struct {
 // feeder hands packets to the wire program, which runs on one goroutine while the file is read on another. All
 // methods are for the latter.
 type feeder struct {
-	batch   bool
+	driver  bool         // packets go through it, many a call
 	after   func() error // called after each run, on the goroutine that runs; may be nil
 	now     *tray        // that is being filled; nil: none yet
 	free    chan *tray
@@ -87,7 +87,7 @@ type feeder struct {
 func newFeeder(coll *ebpf.Collection) *feeder {
 	f := &feeder{free: make(chan *tray, trays), all: make([]tray, trays)}
 	prog, ok := coll.Programs[driverProgram]
-	f.batch = ok
+	f.driver = ok
 	if !ok {
 		prog = coll.Programs[wireProgram]
 	}
@@ -120,7 +120,7 @@ func (f *feeder) add(frame []byte, m meta) bool {
 		f.now = <-f.free
 	}
 	b := &f.now.calls[f.now.n]
-	if b.queued == driverMax || b.queued > 0 && (!f.batch || b.low-prefixSize-n < 4) {
+	if b.queued == driverMax || b.queued > 0 && (!f.driver || b.low-prefixSize-n < 4) {
 		if f.now.n++; f.now.n == callsPerTray {
 			f.handOver()
 			f.now = <-f.free
@@ -161,9 +161,9 @@ func (f *feeder) flush() error {
 // run runs trays until there are no more.
 func (f *feeder) run(full <-chan *tray, ended chan<- struct{}) {
 	defer close(ended)
-	for l := range full {
-		for i := range l.calls {
-			b := &l.calls[i]
+	for t := range full {
+		for i := range t.calls {
+			b := &t.calls[i]
 			if b.queued > 0 && f.failure.Load() == nil {
 				if err := f.call(b); err != nil {
 					f.failure.Store(&err)
@@ -171,14 +171,14 @@ func (f *feeder) run(full <-chan *tray, ended chan<- struct{}) {
 			}
 			b.queued, b.low = 0, bufferSize
 		}
-		l.n = 0
-		f.free <- l
+		t.n = 0
+		f.free <- t
 	}
 }
 
 // call runs what one call takes.
 func (f *feeder) call(b *batch) error {
-	if err := b.run(f.batch); err != nil {
+	if err := b.run(f.driver); err != nil {
 		return err
 	}
 	f.fed.Add(uint64(b.queued))

@@ -200,7 +200,7 @@ func (w *wire) close() error {
 }
 
 func (w *wire) run(ctx context.Context, files []string, opts Options) (*Result, error) {
-	res := &Result{Batched: w.feed.batch}
+	res := &Result{Batched: w.feed.driver}
 	var errs []error
 	for _, path := range files {
 		file, err := w.file(ctx, path, opts.Progress)
@@ -236,10 +236,15 @@ func (w *wire) file(ctx context.Context, path string, progress func(Progress)) (
 		return f, err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
+	before := w.feed.fed.Load() + w.tiny
 	defer func() {
 		f.Interfaces = r.Interfaces()
 		w.ifs += len(f.Interfaces)
-		err = errors.Join(err, w.feed.flush())
+		if fault := w.feed.flush(); fault != nil {
+			// What was laid out behind the packets that failed did not run.
+			f.Packets = w.feed.fed.Load() + w.tiny - before
+			err = errors.Join(err, fault)
+		}
 		if progress != nil {
 			progress(Progress{f.Name, r.Consumed(), r.Size(), f.Packets})
 		}

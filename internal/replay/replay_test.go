@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -322,7 +323,7 @@ func TestIKE(t *testing.T) {
 	var last reader.Event
 	res, err := Run(context.Background(), []string{path}, Options{IKE: func(e reader.Event) error {
 		if e.IKE == nil || e.IKE.Initiator != 0x0102030405060708 || e.IKE.Responder != 9 || e.IKE.Exchange != 37 {
-			t.Fatalf("header %d: %+v", len(ids), e)
+			return fmt.Errorf("header %d: %+v", len(ids), e)
 		}
 		ids, last = append(ids, e.IKE.MessageID), e
 		return nil
@@ -346,8 +347,17 @@ func TestIKE(t *testing.T) {
 		t.Errorf("lost %v", lost)
 	}
 	stop := errors.New("enough")
-	if _, err := Run(context.Background(), []string{path}, Options{IKE: func(reader.Event) error { return stop }}); !errors.Is(err, stop) {
+	res, err = Run(context.Background(), []string{path}, Options{IKE: func(reader.Event) error { return stop }})
+	if !errors.Is(err, stop) {
 		t.Errorf("reading goes on after an error: %v", err)
+	}
+	// Those that were read but did not run are no part of it.
+	var classed uint64
+	for _, n := range res.End.Packets.Classes[ledger.Unknown] {
+		classed += n
+	}
+	if classed == 0 || classed >= 2*headers || res.Packets != classed {
+		t.Errorf("%d packets, of which %d were counted", res.Packets, classed)
 	}
 }
 

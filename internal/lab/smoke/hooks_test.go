@@ -210,14 +210,16 @@ func waysHeld(t *testing.T, set *probe.Set) map[string]string {
 // restoreNothingLeft closes the set and demands that the devices are as they were before.
 func restoreNothingLeft(t *testing.T, ns *tunnel.Namespace, set *probe.Set) {
 	t.Helper()
+	if found, err := ns.Attached(ethernet); err != nil || len(found) == 0 {
+		t.Errorf("invalid run: nothing is seen on %s while the set is open: %v", ethernet, err)
+	}
 	if err := set.Close(); err != nil {
 		t.Errorf("close: %v", err)
 	}
-	links, err := ns.Output("-d", "link", "show", ethernet)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(links, "xdp") {
-		t.Errorf("XDP is still there after Close:\n%s", links)
+	for _, device := range []string{ethernet, bare} {
+		found, err := ns.Attached(device)
+		if err != nil || len(found) > 0 {
+			t.Errorf("after Close %s has %s, %v", device, found, err)
+		}
 	}
 }

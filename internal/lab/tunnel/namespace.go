@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,6 +51,44 @@ func (n *Namespace) Close() error {
 		n.file = nil
 	}
 	return errors.Join(err, run(nil, "ip", "netns", "del", n.Name))
+}
+
+// Attached says what programs a device has by XDP, tcx or clsact, as the kernel tells it; nothing: none.
+func (n *Namespace) Attached(device string) (found []string, err error) {
+	shown, err := n.Output("-d", "link", "show", device)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(shown, "xdp") {
+		found = append(found, "XDP: "+shown)
+	}
+	err = n.Do(func() error {
+		dev, err := net.InterfaceByName(device)
+		if err != nil {
+			return err
+		}
+		for _, where := range []ebpf.AttachType{ebpf.AttachTCXIngress, ebpf.AttachTCXEgress} {
+			res, err := link.QueryPrograms(link.QueryOptions{Target: dev.Index, Attach: where})
+			if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
+				break // before 6.6 there is no tcx
+			}
+			if err != nil {
+				return fmt.Errorf("list tcx programs of %s: %w", device, err)
+			}
+			if len(res.Programs) > 0 {
+				found = append(found, fmt.Sprintf("%s: %+v", where, res.Programs))
+			}
+		}
+		out, err := exec.Command("tc", "qdisc", "show", "dev", device).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("list queues of %s: %w: %s", device, err, out)
+		}
+		if bytes.Contains(out, []byte("clsact")) {
+			found = append(found, "clsact: "+string(out))
+		}
+		return nil
+	})
+	return found, err
 }
 
 // IP runs the lines as one `ip -batch` in the namespace. The lines go in over standard input, so
